@@ -1,0 +1,145 @@
+"""Helpers that every namespace function uses: axes, dtypes, lifting, refused keywords."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac.backends.choose import backend_of, common_backend
+from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.trace import Tracer, payload
+from gpujac.errors import ArgumentTypeError, AxisError, DispatchError, DTypeError, MutationError
+from gpujac.ops import structure as st
+
+NO_VALUE = np._NoValue
+
+
+def lift(x: Any) -> Any:
+    """Lists and tuples of plain numbers as arrays; arrays, tracers and numbers unchanged."""
+    if isinstance(x, (list, tuple)):
+        return lift_list(x)
+    return x
+
+
+def lift_list(x: Any) -> Any:
+    """A (nested) list as one array; traced entries are stacked."""
+    if not holds_tracer(x):
+        return np.asarray(x)
+    raise ArgumentTypeError(
+        "a list that holds traced arrays is not an array: join them with np.stack([...]) or "
+        "np.concatenate([...])"
+    )
+
+
+def holds_tracer(x: Any) -> bool:
+    """Whether a traced array is in `x`, a value or nested list or tuple."""
+    if isinstance(x, Tracer):
+        return True
+    return isinstance(x, (list, tuple)) and any(holds_tracer(i) for i in x)
+
+
+def axis_of(axis: Any, rank: int, what: str) -> int:
+    """One axis as a negative number."""
+    try:
+        a = operator.index(axis)
+    except TypeError:
+        raise ArgumentTypeError(f"{what}: axis={axis!r} is not an integer") from None
+    if not -rank <= a < rank:
+        raise AxisError(
+            f"{what}: axis={a} is out of range for an array of {rank} axes; use {-rank} to "
+            f"{rank - 1}"
+        )
+    return a - rank if a >= 0 else a
+
+
+def axes_of(axis: Any, rank: int, what: str) -> tuple[int, ...]:
+    """`axis` (None: all) as sorted negative axes without repeats."""
+    if axis is None:
+        return tuple(range(-rank, 0))
+    wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(sorted(axis_of(a, rank, what) for a in wanted))
+    if len(set(axes)) != len(axes):
+        raise AxisError(f"{what}: axis={axis} names an axis twice")
+    return axes
+
+
+def refuse(what: str, **options: Any) -> None:
+    """Raise for keyword arguments that have no differentiable meaning here."""
+    for name, value in options.items():
+        neutral = value is None or value is NO_VALUE or (name == "where" and value is True)
+        if name == "out" and value is not None and value is not NO_VALUE:
+            raise MutationError(
+                f"{what}: out= cannot receive a traced value; assign the result instead"
+            )
+        if not neutral:
+            raise DispatchError(
+                f"{what}: {name}= is not supported on traced arrays; leave it out or apply it "
+                "before or after the call"
+            )
+
+
+def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    """`x` in another dtype. Floating to integer drops the derivative, as rounding does."""
+    new, old = as_dtype(dtype, x), dtype_of(x)
+    if new == old:
+        return x
+    if not isinstance(x, Tracer):
+        return backend_of(x).cast(x, new)
+    if is_differentiable(old) and not is_differentiable(new) and x.owner.transform != "vmap":
+        return astype(x.owner.concrete(x), new)
+    return st.cast(old, new)(x)
+
+
+def as_dtype(dtype: Any, like: Any) -> Any:
+    """`dtype` as the backend of `like` spells it."""
+    target = payload(like)
+    if target is not None and not isinstance(dtype_of(target), np.dtype):
+        return dtype
+    found = np.dtype(dtype)
+    kind(found)
+    return found
+
+
+def common_dtype(*xs: Any) -> Any:
+    """The dtype that NumPy's promotion gives the operands; Python numbers are weak."""
+    if len({dtype_of(x) for x in xs}) == 1 and not any(type(x) in _WEAK for x in xs):
+        return dtype_of(xs[0])
+    backend = common_backend(tuple(payload(x) for x in xs if payload(x) is not None))
+    plain = [x if type(x) in _WEAK else dtype_of(x) for x in xs]
+    return backend.xp.result_type(*plain)
+
+
+_WEAK = frozenset((int, float, complex, bool))
+
+
+def promoted(*xs: Any) -> tuple:
+    """All operands in their common dtype."""
+    dtype = common_dtype(*xs)
+    return tuple(x if dtype_of(x) == dtype else astype(x, dtype) for x in xs)
+
+
+def floating(x: Any) -> Any:
+    """`x` in a floating dtype, as NumPy's mean and solve make integers."""
+    dtype = dtype_of(x)
+    if kind(dtype) in "fc":
+        return x
+    if isinstance(dtype, np.dtype):
+        return astype(x, np.float64)
+    raise DTypeError(f"an array of dtype {dtype} needs a floating dtype here; cast it first")
+
+
+def broadcast(x: Any, shape: tuple) -> Any:
+    """`x` broadcast to `shape` by explicit linear ops (or natively when plain)."""
+    have = shape_of(x)
+    if have == shape:
+        return x
+    if type(x) in _WEAK:
+        x = np.asarray(x)
+    for op in st.spread_steps(tuple(have), tuple(shape)):
+        x = op(x)
+    return x
+
+
+def broadcast_shapes(*shapes: tuple) -> tuple:
+    """NumPy's broadcasting of shapes."""
+    return np.broadcast_shapes(*shapes)

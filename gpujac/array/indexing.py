@@ -1,0 +1,335 @@
+"""Reading and writing by index: basic keys, integer and boolean arrays, take, take_along_axis."""
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import shape as sh
+from gpujac.array.views import become, check_fits, check_storable, link
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.trace import Tracer, concrete, payload
+from gpujac.errors import ArgumentTypeError, ConcretizationError, DTypeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops import indexing as ix
+
+
+def getitem(x: Any, key: Any) -> Any:
+    """`x[key]` by NumPy's rules."""
+    if not isinstance(key, tuple):
+        key = (key,)
+    key = tuple([_plain(k) for k in key])
+    if all(_is_basic(k) for k in key):
+        result = _basic(x, key)
+        if isinstance(result, Tracer) and isinstance(x, Tracer):
+            link(x, result)
+        return result
+    return _advanced(x, key)
+
+
+def setitem(x: Tracer, key: Any, value: Any) -> None:
+    """`x[key] = value`: a functional update behind the name."""
+    value = c.lift(value)
+    check_storable(dtype_of(value), x.dtype) if type(value) not in (int, float, bool) else None
+    if type(value) is float and kind(x.dtype) not in "fc":
+        check_storable(np.dtype(float), x.dtype)
+    if not isinstance(key, tuple):
+        key = (key,)
+    key = tuple([_plain(k) for k in key])
+    become(x, _written(x, key, value))
+
+
+def _written(x: Any, key: tuple, value: Any) -> Any:
+    if all(_is_basic(k) for k in key):
+        src, basic, new = _normalize(x.shape, key)
+        target = ix.slice_of(src, basic).dst
+        lead = tuple(x.shape[: len(x.shape) - len(src)])
+        return ix.set_slice(src, basic)(x, _fitted(value, lead + new, lead + target, x))
+    mask = _whole_mask(x, key)
+    if mask is not None and shape_of(value) == ():
+        return ew.where(mask, _weak(value, x), x)
+    return _write_flat(x, key, value)
+
+
+def _weak(value: Any, x: Any) -> Any:
+    return value if type(value) in (int, float, complex) else c.astype(value, x.dtype)
+
+
+def _fitted(value: Any, shape: tuple, target: tuple, x: Any) -> Any:
+    """`value` cast and broadcast to the selected shape, as an array of x's library."""
+    check_fits(shape_of(value), shape)
+    if not isinstance(value, Tracer) and (type(value) in (int, float, complex, bool) or dtype_of(value) != x.dtype):
+        like = payload(x)
+        value = backend_of(like).asarray(value, x.dtype, like)
+    value = c.astype(value, x.dtype)
+    while len(value.shape) > len(shape):
+        value = sh.reshape(value, value.shape[1:])
+    value = c.broadcast(value, shape)
+    return sh.reshape(value, target) if value.shape != target else value
+
+
+def _plain(k: Any) -> Any:
+    """A traced index as its value where it has one; lists as arrays."""
+    if isinstance(k, (int, slice)) or k is None or k is Ellipsis:
+        return _plain_slice(k) if isinstance(k, slice) else k
+    if isinstance(k, Tracer):
+        if kind(k.dtype) in "fc":
+            raise ArgumentTypeError(f"an index must be integers or booleans, not {k.dtype}")
+        try:
+            k = concrete(k)
+        except ConcretizationError:
+            return k
+    if isinstance(k, list):
+        k = np.asarray(k, dtype=None if k else np.intp)
+    if isinstance(k, np.integer) or (shape_of(k) == () and kind(dtype_of(k)) in "iu"):
+        return operator.index(k)
+    return k
+
+
+def _plain_slice(k: slice) -> slice:
+    def bound(v: Any) -> Any:
+        return v if v is None else operator.index(v)
+
+    return slice(bound(k.start), bound(k.stop), bound(k.step))
+
+
+def _is_basic(k: Any) -> bool:
+    return (isinstance(k, (int, slice)) and not isinstance(k, bool)) or k is None or k is Ellipsis
+
+
+def _expand(shape: tuple, key: tuple) -> list:
+    """The key with its Ellipsis written out, one entry per axis, None kept."""
+    used = sum(_axes_of(k) for k in key)
+    if used > len(shape):
+        raise IndexError(f"too many indices: {used} for an array of shape {shape}")
+    full: list = []
+    seen = False
+    for k in key:
+        if k is Ellipsis:
+            if seen:
+                raise IndexError("an index can only have a single ellipsis ('...')")
+            seen = True
+            full += [slice(None)] * (len(shape) - used)
+        else:
+            full.append(k)
+    if not seen:
+        full += [slice(None)] * (len(shape) - used)
+    return full
+
+
+def _axes_of(k: Any) -> int:
+    if k is None or k is Ellipsis:
+        return 0
+    if isinstance(k, (int, slice)) and not isinstance(k, bool):
+        return 1
+    return len(shape_of(k)) if kind(dtype_of(k)) == "b" else 1
+
+
+def _normalize(shape: tuple, key: tuple) -> tuple[tuple, tuple, tuple]:
+    """Trailing shape and basic key from the first touched axis on, and the selected shape."""
+    full = _expand(shape, key)
+    basic: list = []
+    selected: list[int] = []
+    axis = 0
+    touched = len(shape)
+    for k in full:
+        if k is None:
+            touched = min(touched, axis)
+            selected.append(1)
+            continue
+        n = shape[axis]
+        if isinstance(k, int):
+            if not -n <= k < n:
+                raise IndexError(f"index {k} is out of bounds for axis {axis} with size {n}")
+            basic.append(k % n if n else 0)
+        else:
+            start, stop, step = k.indices(n)
+            count = len(range(start, stop, step))
+            basic.append((start, stop, step) if count else (0, 0, 1))
+            selected.append(count)
+        if basic[-1] != (0, n, 1):
+            touched = min(touched, axis)
+        axis += 1
+    # axes before the first touched one stay outside the op; new axes among them too
+    return tuple(shape[touched:]), tuple(basic[touched:]), tuple(selected[touched:])
+
+
+def _basic(x: Any, key: tuple) -> Any:
+    src, basic, selected = _normalize(x.shape, key)
+    if not src and selected in ((), x.shape):
+        return _alias(x)
+    op = ix.slice_of(src, basic)
+    untouched = all(not isinstance(k, int) and k == (0, n, 1) for k, n in zip(basic, src, strict=True))
+    y = x if untouched else op(x)
+    lead = tuple(x.shape[: len(x.shape) - len(src)])
+    return sh.reshape(y, lead + selected) if lead + selected != y.shape else (y if y is not x else _alias(x))
+
+
+def _alias(x: Any) -> Any:
+    """A new traced array with the same payload: `x[...]` and `x[:]`."""
+    return type(x)(x.owner, x.value, x.aux, x.shape, x.dtype) if isinstance(x, Tracer) else x
+
+
+def _whole_mask(x: Any, key: tuple) -> Any:
+    """The mask, if the key is one boolean array that covers the leading axes of `x`."""
+    if len(key) != 1 or _is_basic(key[0]) or kind(dtype_of(key[0])) != "b":
+        return None
+    mask, rank = key[0], len(x.shape)
+    if mask.shape != x.shape[: len(mask.shape)]:
+        raise IndexError(f"boolean index of shape {mask.shape} does not match an array of shape {x.shape}")
+    extra = rank - len(mask.shape)
+    return sh.reshape(mask, mask.shape + (1,) * extra) if extra else mask
+
+
+def _advanced(x: Any, key: tuple) -> Any:
+    full = _expand(x.shape, key)
+    single = _single_axis(full)
+    if single is not None:
+        axis, index = single
+        index = _positions(index, x.shape[axis])
+        return _take(x, index, axis)
+    flat = _flat_index(x, key)
+    size = math.prod(x.shape)
+    return ix.take(size, 0)(sh.reshape(x, (size,)), flat)
+
+
+def _single_axis(full: list) -> tuple[int, Any] | None:
+    """(axis, index) if one 1-axis advanced index stands among whole slices."""
+    special = [i for i, k in enumerate(full) if not (isinstance(k, slice) and k == slice(None))]
+    if len(special) != 1:
+        return None
+    k = full[special[0]]
+    if k is None or isinstance(k, (int, slice)) or (kind(dtype_of(k)) == "b" and len(shape_of(k)) != 1):
+        return None
+    return special[0], k
+
+
+def _positions(index: Any, size: int) -> Any:
+    """An integer or boolean index array as positions."""
+    if kind(dtype_of(index)) == "b":
+        if isinstance(index, Tracer):
+            raise ConcretizationError(
+                "a boolean mask that differs between the lanes of vmap selects a different number "
+                "of entries in each; use gpujac.numpy.where(mask, x, 0) instead"
+            )
+        if index.shape != (size,):
+            raise IndexError(f"boolean index of length {index.shape[0]} for an axis of size {size}")
+        return np.flatnonzero(index) if isinstance(index, np.ndarray) else index.__array_namespace__().nonzero(index)[0]
+    if isinstance(index, np.ndarray) and index.size and (index.max() >= size or index.min() < -size):
+        bad = index[(index >= size) | (index < -size)].flat[0]
+        raise IndexError(f"index {bad} is out of bounds for an axis of size {size}")
+    return index
+
+
+def _take(x: Any, index: Any, axis: int) -> Any:
+    rest = len(x.shape) - 1 - axis
+    if not isinstance(dtype_of(index), np.dtype) and isinstance(index, Tracer) and kind(index.dtype) == "u":
+        index = c.astype(index, np.int64)
+    return ix.take(x.shape[axis], rest)(x, index)
+
+
+def _flat_index(x: Any, key: tuple) -> Any:
+    """Positions in the raveled array that the key selects, in the shape of the result."""
+    if any(isinstance(k, Tracer) for k in key):
+        return _traced_flat_index(x.shape, key)
+    grid = np.arange(math.prod(x.shape)).reshape(x.shape)
+    return grid[tuple(np.asarray(k) if not _is_basic(k) else k for k in key)]
+
+
+def _traced_flat_index(shape: tuple, key: tuple) -> Any:
+    """The same when some index arrays differ between lanes: arithmetic on the positions."""
+    full = _expand(shape, key)
+    if any(k is None for k in full):
+        raise DTypeError("None together with a mapped index array: add the axis afterwards")
+    arrays = [i for i, k in enumerate(full) if not isinstance(k, slice)]
+    if arrays != list(range(arrays[0], arrays[-1] + 1)):
+        raise ArgumentTypeError(
+            "index arrays that differ between lanes must stand side by side in the key; "
+            "move the axes with np.moveaxis first"
+        )
+    wide = c.broadcast_shapes(*(shape_of(full[i]) for i in arrays))
+    before = [np.arange(n)[full[i]] for i, n in enumerate(shape[: arrays[0]])]
+    after = [np.arange(n)[full[arrays[-1] + 1 + i]] for i, n in enumerate(shape[arrays[-1] + 1 :])]
+    rank = len(before) + len(wide) + len(after)
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    total: Any = np.zeros((), np.int64)
+    for i, part in enumerate(before):
+        total = total + part.reshape((-1,) + (1,) * (rank - i - 1)) * strides[i]
+    for i in arrays:
+        k = full[i] if isinstance(full[i], int) else _positions(full[i], shape[i])
+        k = k % shape[i] * strides[i]
+        total = total + (sh.reshape(k, k.shape + (1,) * len(after)) if after and shape_of(k) else k)
+    for i, part in enumerate(after):
+        at = arrays[-1] + 1 + i
+        total = total + part.reshape((-1,) + (1,) * (len(after) - i - 1)) * strides[at]
+    return total
+
+
+def _write_flat(x: Any, key: tuple, value: Any) -> Any:
+    """Advanced write: for each position the last value that names it, the old one elsewhere."""
+    flat = _flat_index(x, key)
+    size = math.prod(x.shape)
+    source = ix.LastWriter(size)(flat)
+    count = math.prod(shape_of(flat))
+    value = _fitted(value, tuple(shape_of(flat)), (count,), x)
+    if count == 0:
+        return x
+    chosen = ix.take(count, 0)(value, ew.maximum(source, 0))
+    old = sh.reshape(x, (size,))
+    return sh.reshape(ew.where(ew.greater_equal(source, 0), chosen, old), x.shape)
+
+
+def scattered(x: Any, key: Any, value: Any) -> Any:
+    """Zeros of the shape of `x` with `value` added where the key points, repetitions adding up."""
+    key = tuple([_plain(k) for k in (key if isinstance(key, tuple) else (key,))])
+    flat = _flat_index(x, key)
+    width = len(shape_of(flat))
+    size = math.prod(x.shape)
+    value = _fitted(c.lift(value), tuple(shape_of(flat)), tuple(shape_of(flat)), x)
+    return sh.reshape(ix.scatter_add(size, 0, width)(value, flat), x.shape)
+
+
+def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
+    """Entries of `x` at integer positions along `axis` (of the raveled array by default)."""
+    c.refuse("take", out=out)
+    if axis is None:
+        x, axis = sh.ravel(x), 0
+    a = c.axis_of(axis, len(x.shape), "take") + len(x.shape)
+    n = x.shape[a]
+    index = _plain(c.lift(indices))
+    if mode == "wrap":
+        index = index % n
+    elif mode == "clip":
+        index = ew.clip(index, 0, n - 1)
+    if isinstance(index, int):
+        return getitem(x, (slice(None),) * a + (index,))
+    return _take(x, _positions(index, n), a)
+
+
+def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Any:
+    """Entries of `x` at `indices` along `axis`, the other axes matched."""
+    if axis is None:
+        x, axis = sh.ravel(x), 0
+    a = c.axis_of(axis, len(x.shape), "take_along_axis") + len(x.shape)
+    index = _plain(indices)
+    others = list(x.shape)
+    others[a] = 1
+    wide = list(c.broadcast_shapes(tuple(others), tuple(n if i != a else 1 for i, n in enumerate(index.shape))))
+    wide[a] = index.shape[a]
+    shape = list(x.shape)
+    for i, n in enumerate(wide):
+        if i != a and n != shape[i]:
+            x = sh.broadcast_to(x, tuple(n if j == i else m for j, m in enumerate(shape)))
+            shape = list(x.shape)
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    if isinstance(index, np.ndarray):
+        _positions(index, shape[a])
+    base = np.zeros((), np.int64)
+    for i, n in enumerate(shape):
+        if i != a:
+            base = base + (np.arange(n) * strides[i]).reshape((-1,) + (1,) * (len(shape) - i - 1))
+    size = math.prod(shape)
+    return ix.take(size, 0)(sh.reshape(x, (size,)), index % shape[a] * strides[a] + base)

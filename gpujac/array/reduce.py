@@ -1,0 +1,301 @@
+"""Reductions and running sums with NumPy's signatures."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import shape as sh
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, kind
+from gpujac.core.trace import Tracer, concrete, payload
+from gpujac.errors import ArgumentError, DispatchError, ShapeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops import indexing as ix
+from gpujac.ops import reduce as rd
+from gpujac.ops import structure as st
+
+
+def _keep(y: Any, x: Any, axes: tuple, keepdims: Any) -> Any:
+    if not keepdims or keepdims is c.NO_VALUE:
+        return y
+    rank = len(x.shape)
+    return sh.reshape(y, tuple(1 if i - rank in axes else n for i, n in enumerate(x.shape)))
+
+
+def _masked(x: Any, where: Any, neutral: Any) -> Any:
+    return x if where is c.NO_VALUE or where is None or where is True else ew.where(where, x, neutral)
+
+
+def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
+        initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Sum of entries."""
+    if out is not None:
+        c.refuse("sum", out=out)
+    if dtype is not None:
+        x = c.astype(x, dtype)
+    elif kind(x.dtype) == "b":
+        x = c.astype(x, np.int64)
+    axes = c.axes_of(axis, len(x.shape), "sum")
+    x = _masked(x, where, 0)
+    y = st.sum_over(tuple(x.shape), axes)(x) if axes else x
+    y = _keep(y, x, axes, keepdims)
+    return y if initial is c.NO_VALUE or initial is None else y + initial
+
+
+def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
+         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Arithmetic mean."""
+    if where is not c.NO_VALUE and where is not True:
+        weight = c.broadcast(where, x.shape)
+        return sum(x, axis, dtype, out, keepdims, where=where) / np.sum(weight, axis, keepdims=bool(keepdims))
+    total = sum(c.floating(x), axis, dtype, out, keepdims)
+    return total / _count(x, axis, "mean")
+
+
+def _count(x: Any, axis: Any, what: str) -> int:
+    return math.prod(x.shape[a] for a in c.axes_of(axis, len(x.shape), what))
+
+
+def _deviations(x: Any, axis: Any, what: str, ddof: float) -> tuple[Any, float]:
+    x = c.floating(x)
+    return x - mean(x, axis, keepdims=True), max(_count(x, axis, what) - ddof, 0)
+
+
+def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
+        keepdims: Any = False, *, where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE,
+        correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Variance; `ddof` (or `correction`) is subtracted from the count."""
+    c.refuse("var", out=out, where=where, mean=mean)
+    ddof = ddof if correction is c.NO_VALUE else correction
+    x = x if dtype is None else c.astype(x, dtype)
+    d, n = _deviations(x, axis, "var", ddof)
+    squares = ew.square(d) if kind(d.dtype) != "c" else real(conj(d) * d)
+    return sum(squares, axis, keepdims=keepdims) / n
+
+
+def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
+        keepdims: Any = False, *, where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE,
+        correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Standard deviation; its derivative where all entries agree is zero."""
+    c.refuse("std", out=out, where=where, mean=mean)
+    ddof = ddof if correction is c.NO_VALUE else correction
+    x = x if dtype is None else c.astype(x, dtype)
+    d, n = _deviations(x, axis, "std", ddof)
+    return vector_norm(d, axis=axis, keepdims=keepdims) / math.sqrt(n)
+
+
+def vector_norm(x: Any, *, axis: Any = None, keepdims: Any = False, ord: Any = 2) -> Any:
+    """Norm of the entries along `axis` taken as one vector."""
+    axes = c.axes_of(axis, len(x.shape), "norm")
+    x = c.floating(x)
+    if ord == 2:
+        y = rd.reduction(rd.Norm, tuple(x.shape), axes)(x) if axes else absolute(x)
+        return _keep(y, x, axes, keepdims)
+    size = absolute(x)
+    if ord == math.inf:
+        return max(size, axis, keepdims=keepdims)
+    if ord == -math.inf:
+        return min(size, axis, keepdims=keepdims)
+    if ord == 0:
+        return sum(c.astype(ew.not_equal(x, 0), dtype_of(size)), axis, keepdims=keepdims)
+    if ord == 1:
+        return sum(size, axis, keepdims=keepdims)
+    return ew.power(sum(ew.power(size, ord), axis, keepdims=keepdims), 1.0 / ord)
+
+
+def _extreme(cls: type, what: str, x: Any, axis: Any, keepdims: Any) -> Any:
+    axes = c.axes_of(axis, len(x.shape), what)
+    for a in axes:
+        if x.shape[a] == 0:
+            raise ShapeError(f"{what}: shape {x.shape} has no entries along axis {a}")
+    return _keep(rd.reduction(cls, tuple(x.shape), axes)(x) if axes else x, x, axes, keepdims)
+
+
+def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
+        where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Largest entry; ties share the derivative evenly."""
+    c.refuse("max", out=out, where=where)
+    if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
+        return initial
+    y = _extreme(rd.Max, "max", x, axis, keepdims)
+    return y if initial is c.NO_VALUE else ew.maximum(y, initial)
+
+
+def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
+        where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Smallest entry; ties share the derivative evenly."""
+    c.refuse("min", out=out, where=where)
+    if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
+        return initial
+    y = _extreme(rd.Min, "min", x, axis, keepdims)
+    return y if initial is c.NO_VALUE else ew.minimum(y, initial)
+
+
+def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
+         initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Product of entries, as a tree of products: exact derivatives of every order at zeros."""
+    c.refuse("prod", out=out)
+    x = _masked(x if dtype is None else c.astype(x, dtype), where, 1)
+    axes = c.axes_of(axis, len(x.shape), "prod")
+    rank = len(x.shape)
+    kept = [a for a in range(-rank, 0) if a not in axes]
+    flat = sh.transpose(x, (*kept, *axes)) if axes else sh.expand_dims(x, -1)
+    n = math.prod(x.shape[a] for a in axes)
+    y = _product_tree(sh.reshape(flat, (*(x.shape[a] for a in kept), n)), n)
+    y = _keep(y, x, axes, keepdims)
+    return y if initial is c.NO_VALUE else y * initial
+
+
+def _product_tree(x: Any, n: int) -> Any:
+    if n == 0:
+        return sum(x, -1) + 1
+    while n > 1:
+        half = n // 2
+        paired = ix.slice_of((n,), ((0, half, 1),))(x) * ix.slice_of((n,), ((half, 2 * half, 1),))(x)
+        if n % 2:
+            paired = sh.concatenate([paired, ix.slice_of((n,), ((n - 1, n, 1),))(x)], -1)
+        x, n = paired, half + n % 2
+    return sh.reshape(x, x.shape[:-1])
+
+
+def logsumexp(x: Any, axis: Any = None, b: Any = None, keepdims: Any = False,
+              return_sign: bool = False) -> Any:  # fmt: skip
+    """log(sum(exp(x))) without overflow."""
+    if b is not None or return_sign:
+        raise DispatchError("logsumexp: b= and return_sign= are not supported on traced arrays")
+    x = c.floating(x)
+    axes = c.axes_of(axis, len(x.shape), "logsumexp")
+    return _keep(rd.reduction(rd.LogSumExp, tuple(x.shape), axes)(x), x, axes, keepdims)
+
+
+def _truth(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any, where: Any) -> Any:
+    c.refuse(what, out=out, where=where)
+    axes = c.axes_of(axis, len(x.shape), what)
+    x = x if kind(x.dtype) == "b" else ew.not_equal(x, 0)
+    if not isinstance(x, Tracer):
+        return cls(tuple(x.shape), axes)(x) if not keepdims or keepdims is c.NO_VALUE else _keep(
+            cls(tuple(x.shape), axes)(x), x, axes, keepdims)
+    return _keep(rd.reduction(cls, tuple(x.shape), axes)(x), x, axes, keepdims)
+
+
+def any(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *,
+        where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Whether any entry is nonzero."""
+    return _truth(rd.Any_, "any", x, axis, out, keepdims, where)
+
+
+def all(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *,
+        where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Whether all entries are nonzero."""
+    return _truth(rd.All, "all", x, axis, out, keepdims, where)
+
+
+def _arg(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any) -> Any:
+    c.refuse(what, out=out)
+    source = x
+    if axis is None:
+        x, axis = sh.ravel(x), 0
+    a = c.axis_of(axis, len(x.shape), what)
+    if x.shape[a] == 0:
+        raise ShapeError(f"{what}: shape {x.shape} has no entries along axis {a}")
+    y = rd.reduction(cls, tuple(x.shape), (a,))(x)
+    if keepdims and keepdims is not c.NO_VALUE:
+        shape = (1,) * len(source.shape) if x is not source else x.shape[:a] + (1,) + x.shape[len(x.shape) + a + 1 :]
+        y = sh.reshape(y, shape) if isinstance(y, Tracer) else np.reshape(y, shape)
+    return y
+
+
+def argmax(x: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
+    """Position of the first largest entry."""
+    return _arg(rd.Argmax, "argmax", x, axis, out, keepdims)
+
+
+def argmin(x: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
+    """Position of the first smallest entry."""
+    return _arg(rd.Argmin, "argmin", x, axis, out, keepdims)
+
+
+def count_nonzero(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
+    """Number of nonzero entries."""
+    flags = ew.not_equal(x, 0)
+    flags = flags if isinstance(flags, Tracer) else np.asarray(flags) if isinstance(flags, np.generic) else flags
+    return sum(c.astype(flags, np.int64), axis, keepdims=keepdims)
+
+
+def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+    """Running sum (of the raveled array by default)."""
+    c.refuse("cumsum", out=out)
+    x = x if dtype is None else c.astype(x, dtype)
+    if axis is None:
+        x, axis = sh.ravel(x), 0
+    return st.cumsum(tuple(x.shape), c.axis_of(axis, len(x.shape), "cumsum"), False)(x)
+
+
+def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None,
+                   include_initial: bool = False) -> Any:  # fmt: skip
+    """Running sum; with `include_initial` a zero comes first."""
+    if axis is None and len(x.shape) > 1:
+        raise ArgumentError("cumulative_sum: axis is needed for an array of more than one axis")
+    a = c.axis_of(0 if axis is None else axis, len(x.shape), "cumulative_sum")
+    y = cumsum(x, a, dtype, out)
+    if not include_initial:
+        return y
+    return sh.pad(y, [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))])
+
+
+def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: Any = c.NO_VALUE) -> Any:
+    """Differences of neighbors along `axis`."""
+    if n < 0:
+        raise ArgumentError(f"diff: n={n} is negative")
+    a = c.axis_of(axis, len(x.shape), "diff")
+    ends = [(v, first) for v, first in ((prepend, True), (append, False)) if v is not c.NO_VALUE]
+    for v, first in ends:
+        shape = x.shape[:a] + (1,) + x.shape[len(x.shape) + a + 1 :]
+        v = c.broadcast(np.asarray(v), shape) if not isinstance(v, Tracer) and np.ndim(v) == 0 else v
+        x = sh.concatenate([v, x] if first else [x, v], a)
+    for _ in range(n):
+        m = x.shape[a]
+        src = tuple(x.shape[a:])
+        rest = tuple((0, k, 1) for k in src[1:])
+        x = ix.slice_of(src, ((1, m, 1), *rest))(x) - ix.slice_of(src, ((0, m - 1, 1), *rest))(x)
+    return x
+
+
+def absolute(x: Any) -> Any:
+    """Absolute value or modulus."""
+    return rd.COMPLEX_ABS(x) if kind(dtype_of(x)) == "c" else ew.absolute(x)
+
+
+def conj(x: Any) -> Any:
+    """Complex conjugate."""
+    return st.CONJ(x) if kind(dtype_of(x)) == "c" else x
+
+
+def real(x: Any) -> Any:
+    """Real part."""
+    return st.real(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else x
+
+
+def imag(x: Any) -> Any:
+    """Imaginary part."""
+    return st.imag(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else x * 0
+
+
+def _real(x: Any) -> Any:
+    dtype = dtype_of(x)
+    if isinstance(dtype, np.dtype):
+        return np.zeros((), dtype).real.dtype
+    xp = backend_of(payload(x)).xp
+    return xp.float64 if dtype == xp.complex128 else xp.float32
+
+
+def nonzero(x: Any) -> tuple:
+    """Positions of the nonzero entries: plain integers, found from the values."""
+    return tuple(np.nonzero(concrete(x)))
+
+
+def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+    """Largest minus smallest entry."""
+    return max(x, axis, out, keepdims) - min(x, axis, out, keepdims)

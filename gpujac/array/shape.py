@@ -1,0 +1,396 @@
+"""Shapes: reshape, transpose, join, split, repeat, pad, triangles."""
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array.views import viewing
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, shape_of
+from gpujac.core.trace import Tracer, payload
+from gpujac.errors import ArgumentError, ArgumentTypeError, AxisError, DispatchError, ShapeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops import indexing as ix
+from gpujac.ops import join
+from gpujac.ops import structure as st
+
+
+def _new_shape(old: tuple, shape: Any) -> tuple:
+    wanted = shape if isinstance(shape, (tuple, list)) else (shape,)
+    new = tuple(operator.index(n) for n in wanted)
+    total = math.prod(old)
+    if -1 in new:
+        known = math.prod(n for n in new if n != -1)
+        if new.count(-1) > 1 or known == 0 or total % known:
+            raise ShapeError(f"reshape: cannot turn shape {old} into {new}")
+        new = tuple(total // known if n == -1 else n for n in new)
+    if math.prod(new) != total:
+        raise ShapeError(f"reshape: cannot turn shape {old} ({total} entries) into {new}")
+    return new
+
+
+@viewing
+def reshape(x: Any, shape: Any = None, order: str = "C", *, newshape: Any = None,
+            copy: bool | None = None) -> Any:  # fmt: skip
+    """The entries of `x` under another shape."""
+    shape = newshape if shape is None else shape
+    if order not in ("C", "A", "K"):
+        if order != "F":
+            raise ArgumentError(f"reshape: order={order!r} is not one of 'C', 'F', 'A'")
+        new = _new_shape(x.shape, shape)
+        return transpose(reshape(transpose(x), new[::-1]))
+    new = _new_shape(x.shape, shape)
+    return st.reshape(tuple(x.shape), new)(x) if new != x.shape else x
+
+
+@viewing
+def ravel(x: Any, order: str = "C") -> Any:
+    """`x` as one axis."""
+    return reshape(x, (-1,) if x.shape != () else (1,), order)
+
+
+@viewing
+def transpose(x: Any, axes: Any = None) -> Any:
+    """`x` with its axes reordered (reversed by default)."""
+    rank = len(x.shape)
+    if axes is None:
+        order = tuple(range(-1, -rank - 1, -1))
+    else:
+        order = tuple(c.axis_of(a, rank, "transpose") for a in axes)
+        if sorted(order) != list(range(-rank, 0)):
+            raise AxisError(f"transpose: axes={tuple(axes)} is no permutation of {rank} axes")
+    return _permute(x, order)
+
+
+def _permute(x: Any, order: tuple) -> Any:
+    rank = len(order)
+    fixed = 0
+    while fixed < rank and order[fixed] == fixed - rank:
+        fixed += 1
+    if fixed == rank:
+        return x
+    return st.permute(tuple(x.shape[fixed:]), order[fixed:])(x)
+
+
+@viewing
+def matrix_transpose(x: Any, /) -> Any:
+    """`x` with its last two axes swapped."""
+    return swapaxes(x, -1, -2)
+
+
+@viewing
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """`x` with two axes exchanged."""
+    rank = len(x.shape)
+    a, b = c.axis_of(axis1, rank, "swapaxes"), c.axis_of(axis2, rank, "swapaxes")
+    order = list(range(-rank, 0))
+    order[a], order[b] = order[b], order[a]
+    return _permute(x, tuple(order))
+
+
+@viewing
+def moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    """`x` with axes moved to new positions."""
+    rank = len(x.shape)
+    src = [c.axis_of(a, rank, "moveaxis") for a in (source if isinstance(source, (tuple, list)) else [source])]
+    dst = [
+        c.axis_of(a, rank, "moveaxis")
+        for a in (destination if isinstance(destination, (tuple, list)) else [destination])
+    ]
+    if len(src) != len(dst):
+        raise AxisError(f"moveaxis: {len(src)} source axes but {len(dst)} destinations")
+    order = [a for a in range(-rank, 0) if a not in src]
+    for d, s in sorted(zip(dst, src, strict=True)):
+        order.insert(d + rank, s)
+    return _permute(x, tuple(order))
+
+
+@viewing
+def squeeze(x: Any, axis: Any = None) -> Any:
+    """`x` without axes of length one."""
+    shape, rank = x.shape, len(x.shape)
+    axes = [i - rank for i, n in enumerate(shape) if n == 1] if axis is None else c.axes_of(axis, rank, "squeeze")
+    for a in axes:
+        if shape[a] != 1:
+            raise ShapeError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}, not 1")
+    return reshape(x, tuple(n for i, n in enumerate(shape) if i - rank not in axes))
+
+
+@viewing
+def expand_dims(x: Any, axis: Any) -> Any:
+    """`x` with new axes of length one."""
+    new = axis if isinstance(axis, (tuple, list)) else (axis,)
+    rank = len(x.shape) + len(new)
+    at = {c.axis_of(a, rank, "expand_dims") for a in new}
+    rest = iter(x.shape)
+    return reshape(x, tuple(1 if i - rank in at else next(rest) for i in range(rank)))
+
+
+def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
+    """`x` repeated to `shape` by NumPy's rule."""
+    new = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
+    if c.broadcast_shapes(x.shape, new) != new:
+        raise ShapeError(f"broadcast_to: shape {x.shape} does not broadcast to {new}")
+    return c.broadcast(x, new)
+
+
+def broadcast_arrays(*xs: Any, subok: bool = False) -> tuple:
+    """All operands broadcast to one shape."""
+    shape = c.broadcast_shapes(*(shape_of(x) for x in xs))
+    return tuple(c.broadcast(c.lift(x), shape) for x in xs)
+
+
+def _sequence(arrays: Any, what: str) -> list:
+    if isinstance(arrays, Tracer):
+        arrays = list(arrays)
+    xs = [c.lift(x) for x in arrays]
+    if not xs:
+        raise ArgumentError(f"{what}: need at least one array")
+    return list(c.promoted(*xs)) if len(xs) > 1 else xs
+
+
+def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None,
+                casting: str = "same_kind") -> Any:  # fmt: skip
+    """Arrays one after another along `axis` (None: raveled)."""
+    c.refuse("concatenate", out=out)
+    xs = _sequence(arrays, "concatenate")
+    if axis is None:
+        xs, axis = [ravel(x) for x in xs], 0
+    if dtype is not None:
+        xs = [c.astype(x, dtype) for x in xs]
+    rank = len(shape_of(xs[0]))
+    if rank == 0:
+        raise ShapeError("concatenate: zero-dimensional arrays cannot be joined; use stack")
+    a = c.axis_of(axis, rank, "concatenate")
+    shapes = tuple(tuple(shape_of(x)) for x in xs)
+    for s in shapes:
+        if len(s) != rank or any(m != n for i, (m, n) in enumerate(zip(s, shapes[0], strict=True)) if i - rank != a):
+            raise ShapeError(f"concatenate: shapes {list(shapes)} differ outside axis {a + rank}")
+    if len(xs) == 1:
+        return xs[0]
+    return join.concat(shapes, a)(*xs)
+
+
+def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None,
+          casting: str = "same_kind") -> Any:  # fmt: skip
+    """Arrays of one shape along a new axis."""
+    c.refuse("stack", out=out)
+    xs = _sequence(arrays, "stack")
+    if dtype is not None:
+        xs = [c.astype(x, dtype) for x in xs]
+    src = tuple(shape_of(xs[0]))
+    for x in xs:
+        if shape_of(x) != src:
+            raise ShapeError(f"stack: all arrays need one shape, found {src} and {shape_of(x)}")
+    a = c.axis_of(axis, len(src) + 1, "stack")
+    at = len(src) + 1 + a
+    return join.stack(src[at:], a, len(xs))(*xs)
+
+
+def vstack(tup: Any, **kwargs: Any) -> Any:
+    """Rows on top of each other."""
+    return concatenate([atleast_2d(x) for x in tup], 0, **kwargs)
+
+
+def hstack(tup: Any, **kwargs: Any) -> Any:
+    """Arrays side by side."""
+    xs = [atleast_1d(x) for x in tup]
+    return concatenate(xs, 0 if len(shape_of(xs[0])) == 1 else 1, **kwargs)
+
+
+def column_stack(tup: Any) -> Any:
+    """1-d arrays as columns."""
+    xs = [x if len(shape_of(x)) > 1 else reshape(x, (-1, 1)) for x in map(c.lift, tup)]
+    return concatenate(xs, 1)
+
+
+def atleast_1d(x: Any) -> Any:
+    """`x` with at least one axis."""
+    x = c.lift(x)
+    if not isinstance(x, Tracer):
+        x = np.asarray(x) if not shape_of(x) else x
+    return reshape(x, (1,)) if x.shape == () else x
+
+
+def atleast_2d(x: Any) -> Any:
+    """`x` with at least two axes."""
+    x = atleast_1d(x)
+    return reshape(x, (1, *x.shape)) if len(x.shape) == 1 else x
+
+
+def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    """`x` cut into parts, nearly equal ones for a number of sections."""
+    n = x.shape[c.axis_of(axis, len(x.shape), "array_split")]
+    if isinstance(indices_or_sections, (tuple, list, np.ndarray)):
+        bounds = [slice(None).indices(n)[0], *(slice(0, int(i)).indices(n)[1] for i in indices_or_sections), n]
+    else:
+        parts = operator.index(indices_or_sections)
+        if parts < 1:
+            raise ArgumentError(f"split: {parts} sections; use at least 1")
+        size, extra = divmod(n, parts)
+        bounds = [0]
+        for i in range(parts):
+            bounds.append(bounds[-1] + size + (i < extra))
+    return [_cut(x, a, b, axis) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+@viewing
+def _cut(x: Any, start: int, stop: int, axis: int) -> Any:
+    a = c.axis_of(axis, len(x.shape), "split")
+    src = tuple(x.shape[a:])
+    key = ((start, max(start, stop), 1), *((0, n, 1) for n in src[1:]))
+    return ix.slice_of(src, key)(x)
+
+
+def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    """`x` cut into equal parts or at the given positions."""
+    if not isinstance(indices_or_sections, (tuple, list, np.ndarray)):
+        n = x.shape[c.axis_of(axis, len(x.shape), "split")]
+        if n % operator.index(indices_or_sections):
+            raise ShapeError(f"split: length {n} is not divisible into {indices_or_sections} equal parts")
+    return array_split(x, indices_or_sections, axis)
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> tuple:
+    """The slices of `x` along `axis`."""
+    a = c.axis_of(axis, len(x.shape), "unstack")
+    parts = [_cut(x, i, i + 1, a) for i in range(x.shape[a])]
+    return tuple(squeeze(p, a) for p in parts)
+
+
+def flip(x: Any, axis: Any = None) -> Any:
+    """`x` reversed along `axis` (all axes by default)."""
+    axes = c.axes_of(axis, len(x.shape), "flip")
+    return st.flip(tuple(x.shape), axes)(x) if axes else x
+
+
+def roll(x: Any, shift: Any, axis: Any = None) -> Any:
+    """`x` shifted cyclically."""
+    if axis is None:
+        return reshape(roll(ravel(x), shift, 0), x.shape)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    shifts = shift if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
+    if len(axes) == 1:
+        axes = axes * len(shifts)
+    if len(shifts) != len(axes):
+        raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
+    at = tuple(c.axis_of(a, len(x.shape), "roll") for a in axes)
+    return st.roll(tuple(x.shape), tuple(operator.index(s) for s in shifts), at)(x)
+
+
+def tile(x: Any, reps: Any) -> Any:
+    """`x` repeated as a whole along each axis."""
+    counts = tuple(operator.index(r) for r in (reps if isinstance(reps, (tuple, list)) else (reps,)))
+    rank = max(len(counts), len(x.shape))
+    counts = (1,) * (rank - len(counts)) + counts
+    shape = (1,) * (rank - len(x.shape)) + tuple(x.shape)
+    wide = reshape(x, tuple(m for n in shape for m in (1, n)))
+    wide = c.broadcast(wide, tuple(m for r, n in zip(counts, shape, strict=True) for m in (r, n)))
+    return reshape(wide, tuple(r * n for r, n in zip(counts, shape, strict=True)))
+
+
+def repeat(x: Any, repeats: Any, axis: Any = None) -> Any:
+    """Each entry of `x` repeated along `axis` (raveled by default)."""
+    if isinstance(repeats, Tracer):
+        raise ArgumentTypeError("repeat: the counts decide the shape and cannot be traced")
+    if axis is None:
+        x, axis = ravel(x), 0
+    a = c.axis_of(axis, len(x.shape), "repeat")
+    n = x.shape[a]
+    counts = np.asarray(repeats)
+    index = np.repeat(np.arange(n), counts if counts.ndim and counts.size == n else int(counts.ravel()[0]))
+    return ix.take(n, -a - 1)(x, index)
+
+
+def _pad_widths(pad_width: Any, rank: int) -> list:
+    if isinstance(pad_width, dict):
+        full = [(0, 0)] * rank
+        for axis, w in pad_width.items():
+            full[axis] = (w, w) if isinstance(w, int) else tuple(w)
+        return full
+    return [tuple(int(n) for n in row) for row in np.broadcast_to(np.asarray(pad_width), (rank, 2))]
+
+
+def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
+    """`x` with a border of constants."""
+    if mode != "constant":
+        raise DispatchError(f"pad: mode={mode!r} is not supported on traced arrays yet; use 'constant'")
+    widths = _pad_widths(pad_width, len(x.shape))
+    if any(n < 0 for row in widths for n in row):
+        raise ArgumentError(f"pad: pad_width={pad_width} has negative entries")
+    shape = tuple(n + a + b for n, (a, b) in zip(x.shape, widths, strict=True))
+    key = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, widths, strict=True))
+    padded = ix.pad(shape, key)(x)
+    if isinstance(constant_values, (int, float, complex)) and constant_values == 0:
+        return padded
+    if np.ndim(constant_values) or isinstance(constant_values, Tracer):
+        raise DispatchError("pad: constant_values must be one plain number on traced arrays")
+    border = np.full(shape, constant_values, float)
+    border[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, widths, strict=True))] = 0
+    return ew.add(padded, c.astype(border, x.dtype) if isinstance(x.dtype, np.dtype) else _like(border, x))
+
+
+def _like(values: np.ndarray, x: Any) -> Any:
+    """Constants as an array of the library and dtype of `x`."""
+    target = payload(x)
+    return backend_of(target).asarray(values, dtype_of(x), target)
+
+
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The diagonals of the matrices along two axes, as a new last axis."""
+    rank = len(x.shape)
+    if rank < 2:
+        raise ShapeError(f"diagonal: an array of {rank} axes has no diagonal")
+    x = moveaxis(x, (axis1, axis2), (-2, -1))
+    return ix.diagonal(tuple(x.shape[-2:]), max(0, -offset), max(0, offset))(x)
+
+
+def diag(v: Any, k: int = 0) -> Any:
+    """The diagonal of a matrix, or a matrix with a given diagonal."""
+    if len(v.shape) == 2:
+        return diagonal(v, k)
+    n = v.shape[0] + abs(k)
+    return ix.from_diagonal((n, n), max(0, -k), max(0, k), v.shape[0])(v)
+
+
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None,
+          out: Any = None) -> Any:  # fmt: skip
+    """The sum along the diagonals."""
+    c.refuse("trace", out=out)
+    d = diagonal(x, offset, axis1, axis2)
+    d = d if dtype is None else c.astype(d, dtype)
+    return st.sum_over(tuple(d.shape), (-1,))(d)
+
+
+def _triangle(x: Any, keep: np.ndarray) -> Any:
+    target = payload(x)
+    mask = backend_of(target).asarray(keep, backend_of(target).xp.bool, target) if not isinstance(dtype_of(x), np.dtype) else keep
+    return ew.where(mask, x, 0)
+
+
+def tril(x: Any, k: int = 0) -> Any:
+    """The lower triangle, zeros above diagonal `k`."""
+    return _triangle(x, np.tri(*x.shape[-2:], k=k, dtype=bool))
+
+
+def triu(x: Any, k: int = 0) -> Any:
+    """The upper triangle, zeros below diagonal `k`."""
+    return _triangle(x, ~np.tri(*x.shape[-2:], k=k - 1, dtype=bool))
+
+
+def meshgrid(*xi: Any, indexing: str = "xy", sparse: bool = False, copy: bool = True) -> list:
+    """Coordinate matrices from coordinate vectors."""
+    if sparse:
+        raise DispatchError("meshgrid: sparse=True is not supported on traced arrays")
+    rank = len(xi)
+    swap = indexing == "xy" and rank > 1
+    shapes = []
+    for i in range(rank):
+        at = {0: 1, 1: 0}.get(i, i) if swap else i
+        shapes.append(tuple(-1 if j == at else 1 for j in range(rank)))
+    parts = [reshape(c.lift(x), s) for x, s in zip(xi, shapes, strict=True)]
+    full = c.broadcast_shapes(*(p.shape for p in parts))
+    return [c.broadcast(p, full) for p in parts]

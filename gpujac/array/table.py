@@ -1,0 +1,169 @@
+"""One table of names: NumPy's function or ufunc name -> the function that serves traced arrays."""
+
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import create, indexing, linalg, reduce, shape
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.trace import Tracer, concrete
+from gpujac.errors import ArgumentTypeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops.elementwise import POINTWISE_ALIASES
+
+
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
+    """`x` where the condition holds, else `y`; with one argument the positions where it holds."""
+    if x is None and y is None:
+        return reduce.nonzero(condition)
+    if x is None or y is None:
+        raise ArgumentTypeError("where: give both x and y, or neither")
+    condition = c.lift(condition)
+    flag = condition if kind(dtype_of(condition)) == "b" else ew.not_equal(condition, 0)
+    return ew.where(flag, c.lift(x), c.lift(y))
+
+
+def clip(x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None,
+         max: Any = None) -> Any:  # fmt: skip
+    """`x` limited to [a_min, a_max]; the derivative passes inside the closed interval."""
+    c.refuse("clip", out=out)
+    low = a_min if min is None or min is c.NO_VALUE else min
+    high = a_max if max is None or max is c.NO_VALUE else max
+    low, high = (None if v is c.NO_VALUE else v for v in (low, high))
+    if low is None and high is None:
+        return x
+    low = -np.inf if low is None else low
+    high = np.inf if high is None else high
+    if kind(dtype_of(x)) in "iu" and (low == -np.inf or high == np.inf):
+        return ew.minimum(x, high) if low == -np.inf else ew.maximum(x, low)
+    return ew.clip(x, low, high)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; z/|z| for complex numbers."""
+    if kind(dtype_of(x)) != "c":
+        return ew.sign(x)
+    size = reduce.absolute(x)
+    zero = ew.equal(size, 0)
+    return ew.where(zero, 0, x / ew.where(zero, 1, size))
+
+
+def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether entries agree within tolerances."""
+    near = ew.less_equal(reduce.absolute(a - b), atol + rtol * reduce.absolute(b))
+    near = ew.logical_or(near, ew.equal(a, b))
+    return ew.logical_or(near, ew.logical_and(ew.isnan(a), ew.isnan(b))) if equal_nan else near
+
+
+def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether all entries agree within tolerances."""
+    return bool(backend_of(concrete(a)).xp.all(isclose(concrete(a), concrete(b), rtol, atol, equal_nan)))
+
+
+def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
+    """Whether shapes and values are the same."""
+    return shape_of(a) == shape_of(b) and bool(np.all(concrete(ew.equal(a, b))))
+
+
+def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    """`x` with NaN and infinities replaced (derivative zero there)."""
+    limits = np.finfo(x.dtype)
+    x = ew.where(ew.isnan(x), nan, x)
+    x = ew.where(ew.equal(x, np.inf), limits.max if posinf is None else posinf, x)
+    return ew.where(ew.equal(x, -np.inf), limits.min if neginf is None else neginf, x)
+
+
+def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
+    """Nearest even value; the derivative is zero."""
+    c.refuse("round", out=out)
+    return ew.rint(x) if decimals == 0 else ew.rint(x * 10.0**decimals) / 10.0**decimals
+
+
+def degrees(x: Any) -> Any:
+    """Radians as degrees."""
+    return x * (180.0 / np.pi)
+
+
+def radians(x: Any) -> Any:
+    """Degrees as radians."""
+    return x * (np.pi / 180.0)
+
+
+def angle(z: Any, deg: bool = False) -> Any:
+    """Argument of complex numbers."""
+    a = ew.arctan2(reduce.imag(z), reduce.real(z))
+    return degrees(a) if deg else a
+
+
+def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
+    """Mean, weighted if weights of the same shape are given."""
+    if weights is None:
+        return reduce.mean(x, axis)
+    return reduce.sum(x * weights, axis) / reduce.sum(weights + x * 0, axis)
+
+
+def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
+    """Positions where `v` would be inserted: plain integers, found from the values."""
+    return np.searchsorted(concrete(a), concrete(v), side, sorter)
+
+
+def _info(name: str) -> Any:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        plain = [_Empty(a) if isinstance(a, Tracer) else a for a in args]
+        return getattr(np, name)(*(p.array if isinstance(p, _Empty) else p for p in plain), **kwargs)
+
+    answer.__name__ = name
+    answer.__doc__ = f"NumPy's {name}, asked of shape and dtype alone."
+    return answer
+
+
+class _Empty:
+    """A plain array with the shape and dtype of a traced one and no data."""
+
+    def __init__(self, x: Tracer) -> None:
+        self.array = np.broadcast_to(np.zeros((), x.dtype), x.shape)
+
+
+def _from_module(module: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in names.split()}
+
+
+TABLE: dict[str, Any] = {
+    **{name: op for name, op in ew.POINTWISE.items() if name not in ("guarded", "logistic")},
+    **{alias: ew.POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
+    **_from_module(shape, """reshape ravel transpose matrix_transpose swapaxes moveaxis squeeze expand_dims
+        broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d
+        array_split split unstack flip roll tile repeat pad diagonal diag trace tril triu meshgrid"""),
+    **_from_module(reduce, """sum mean var std max min prod any all argmax argmin count_nonzero cumsum
+        cumulative_sum diff absolute conj real imag nonzero ptp"""),
+    **_from_module(indexing, "take take_along_axis"),
+    **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
+    **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray"),
+    **{f.__name__: f for f in (where, clip, sign, isclose, allclose, array_equal, nan_to_num, round,
+                               degrees, radians, angle, average, searchsorted)},
+    **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj isrealobj
+        may_share_memory shares_memory""".split()},
+    "astype": c.astype,
+    "abs": reduce.absolute,
+    "conjugate": reduce.conj,
+    "amax": reduce.max,
+    "amin": reduce.min,
+    "around": round,
+    "fabs": reduce.absolute,
+    "deg2rad": radians,
+    "rad2deg": degrees,
+    "permute_dims": shape.transpose,
+    "concat": shape.concatenate,
+}  # fmt: skip
+LINALG: dict[str, Any] = {
+    **_from_module(linalg, "solve inv norm matrix_norm matmul outer tensordot vecdot cross"),
+    "vector_norm": lambda x, /, *, axis=None, keepdims=False, ord=2: reduce.vector_norm(
+        x, axis=axis, keepdims=keepdims, ord=ord
+    ),
+    "matrix_transpose": shape.matrix_transpose,
+    "diagonal": lambda x, /, *, offset=0: shape.diagonal(x, offset, -2, -1),
+    "trace": lambda x, /, *, offset=0, dtype=None: shape.trace(x, offset, -2, -1, dtype),
+}
+SCIPY: dict[str, Any] = {"logsumexp": reduce.logsumexp, "expit": ew.logistic, "logistic": ew.logistic}

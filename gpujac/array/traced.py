@@ -1,0 +1,304 @@
+"""The traced array that user code meets: operators, methods and NumPy's protocols."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import create, indexing, linalg, reduce, shape
+from gpujac.array.protocols import NAMESPACE, array_function, array_ufunc
+from gpujac.array.table import clip, round
+from gpujac.array.views import become, check_fits, check_storable, link
+from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
+from gpujac.core.trace import Tracer, concrete
+from gpujac.errors import ConcretizationError
+from gpujac.ops import elementwise as ew
+from gpujac.trees import mark_leaf
+
+
+def _operator(op: Any) -> tuple[Any, Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        return op(self, other)
+
+    def reflected(self: Any, other: Any) -> Any:
+        return op(other, self)
+
+    def in_place(self: Any, other: Any) -> Any:
+        other = c.lift(other)
+        check_fits(shape_of(other), self.shape)
+        result = op(self, other)
+        check_storable(dtype_of(result), self.dtype)
+        become(self, c.astype(result, self.dtype))
+        return self
+
+    return forward, reflected, in_place
+
+
+class TracedArray(Tracer):
+    """An array that a transform watches. Behaves as the array it stands for.
+
+    Python may branch on it (`if x > 0`, `while`, `int(x)`) except under vmap; `float(x)` and
+    `np.asarray(x)` raise, since the derivative would be lost without a word.
+    """
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # equality is elementwise, as for ndarray
+
+    __add__, __radd__, __iadd__ = _operator(ew.add)
+    __sub__, __rsub__, __isub__ = _operator(ew.subtract)
+    __mul__, __rmul__, __imul__ = _operator(ew.multiply)
+    __truediv__, __rtruediv__, __itruediv__ = _operator(ew.divide)
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operator(ew.floor_divide)
+    __mod__, __rmod__, __imod__ = _operator(ew.remainder)
+    __pow__, __rpow__, __ipow__ = _operator(ew.power)
+    __and__, __rand__, __iand__ = _operator(ew.bitwise_and)
+    __or__, __ror__, __ior__ = _operator(ew.bitwise_or)
+    __xor__, __rxor__, __ixor__ = _operator(ew.bitwise_xor)
+    __lshift__, __rlshift__, __ilshift__ = _operator(ew.left_shift)
+    __rshift__, __rrshift__, __irshift__ = _operator(ew.right_shift)
+    __matmul__, __rmatmul__, __imatmul__ = _operator(linalg.matmul)
+
+    def __divmod__(self, other: Any) -> tuple:
+        return self // other, self % other
+
+    def __neg__(self) -> Any:
+        return ew.negative(self)
+
+    def __pos__(self) -> Any:
+        return ew.positive(self)
+
+    def __invert__(self) -> Any:
+        return ew.invert(self)
+
+    def __abs__(self) -> Any:
+        return reduce.absolute(self)
+
+    def __eq__(self, other: Any) -> Any:
+        return False if other is None else ew.equal(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return True if other is None else ew.not_equal(self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return ew.less(self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return ew.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return ew.greater(self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return ew.greater_equal(self, other)
+
+    # Values: what Python may read, and what would lose the derivative.
+    def __bool__(self) -> bool:
+        return bool(concrete(self))
+
+    def __int__(self) -> int:
+        return int(concrete(self))
+
+    def __index__(self) -> int:
+        return operator.index(concrete(self))
+
+    def __float__(self) -> float:
+        raise self._lost("float()")
+
+    def __complex__(self) -> complex:
+        raise self._lost("complex()")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise self._lost("np.asarray, np.array([...]) or storing into a plain NumPy array")
+
+    def _lost(self, what: str) -> ConcretizationError:
+        return ConcretizationError(
+            f"{what} of a traced array of shape {self.shape} ({self.owner.transform} of "
+            f"{self.owner.origin}) would lose its derivative without a word. Use np functions "
+            "instead of math, np.stack([...]) instead of np.array([...]), np.zeros_like(x) as the "
+            "buffer to write into, and gpujac.value(x) to drop the derivative on purpose"
+        )
+
+    def item(self, *args: int) -> Any:
+        """The value as a Python number; drops the derivative, with one warning per line."""
+        return self.trace_item(*args)
+
+    def trace_item(self, *args: int) -> Any:
+        """The value behind all tracers."""
+        return np.asarray(concrete(self)).item(*args)
+
+    def tolist(self) -> Any:
+        """The entries as nested lists of traced scalars."""
+        return [x.tolist() for x in self] if self.shape else self
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a traced array without axes")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        if not self.shape:
+            raise TypeError("iteration over a traced array without axes")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __contains__(self, x: Any) -> bool:
+        return bool(concrete(reduce.any(ew.equal(self, x))))
+
+    def __repr__(self) -> str:
+        return self.owner.describe(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(concrete(self), spec) if spec else repr(self)
+
+    def __reduce__(self) -> Any:
+        raise self._lost("pickling or saving")
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.detached()
+
+    def __copy__(self) -> Any:
+        return self.detached()
+
+    def detached(self) -> Any:
+        """A new traced array with this payload that shares no memory in NumPy's eyes."""
+        return TracedArray(self.owner, self.value, self.aux, self.shape, self.dtype)
+
+    # Reading and writing.
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        indexing.setitem(self, key, value)
+
+    def fill(self, value: Any) -> None:
+        """Set every entry."""
+        indexing.setitem(self, ..., value)
+
+    # Protocols.
+    __array_priority__ = 1000.0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return array_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: tuple, kwargs: dict) -> Any:
+        return array_function(function, args, kwargs)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        return NAMESPACE
+
+    # Attributes.
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        n = 1
+        for m in self.shape:
+            n *= m
+        return n
+
+    @property
+    def itemsize(self) -> int:
+        return item_bytes(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    @property
+    def device(self) -> Any:
+        return getattr(concrete_or_payload(self), "device", "cpu")
+
+    @property
+    def T(self) -> Any:  # noqa: N802 (NumPy's name)
+        return shape.transpose(self)
+
+    @property
+    def mT(self) -> Any:  # noqa: N802 (NumPy's name)
+        return shape.matrix_transpose(self)
+
+    @property
+    def real(self) -> Any:
+        return reduce.real(self)
+
+    @property
+    def imag(self) -> Any:
+        return reduce.imag(self)
+
+    @property
+    def flat(self) -> Any:
+        return iter(shape.ravel(self))
+
+    # Methods, positional signatures as NumPy's and CuPy's.
+    def reshape(self, *new: Any, order: str = "C", copy: Any = None) -> Any:
+        """The entries under another shape."""
+        return shape.reshape(self, new[0] if len(new) == 1 else new, order)
+
+    def transpose(self, *axes: Any) -> Any:
+        """The axes reordered."""
+        if not axes or axes == (None,):
+            return shape.transpose(self)
+        return shape.transpose(self, axes[0] if isinstance(axes[0], (tuple, list)) else axes)
+
+    def flatten(self, order: str = "C") -> Any:
+        """A copy as one axis."""
+        return shape.ravel(self, order).detached()
+
+    def astype(self, dtype: Any, *args: Any, copy: bool = True, **kwargs: Any) -> Any:
+        """The values in another dtype."""
+        y = c.astype(self, dtype)
+        return y.detached() if y is self else y
+
+    def copy(self, order: str = "C") -> Any:
+        """A copy that later writes do not touch."""
+        return self.detached()
+
+    def view(self, *args: Any) -> Any:
+        """A traced array that shares this one's memory in NumPy's eyes."""
+        if args:
+            raise self._lost("view() as another type")
+        other = self.detached()
+        link(self, other)
+        return other
+
+    def std(self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
+            keepdims: bool = False, **kwargs: Any) -> Any:  # fmt: skip
+        """Standard deviation."""
+        return reduce.std(self, axis, dtype, out, ddof, keepdims, **kwargs)
+
+    def take(self, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
+        """Entries at integer positions."""
+        return indexing.take(self, indices, axis, out, mode)
+
+    def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+        """Values limited to an interval."""
+        return clip(self, min, max, out)
+
+
+def concrete_or_payload(x: Tracer) -> Any:
+    """The innermost array behind `x`."""
+    value: Any = x
+    while isinstance(value, Tracer):
+        value = value.value
+    return value
+
+
+def _method(function: Any) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    method.__name__ = function.__name__
+    method.__doc__ = function.__doc__
+    return method
+
+
+for _function in (
+    reduce.sum, reduce.mean, reduce.var, reduce.max, reduce.min, reduce.prod, reduce.any,
+    reduce.all, reduce.argmax, reduce.argmin, reduce.cumsum, reduce.conj, reduce.ptp,
+    shape.ravel, shape.squeeze, shape.swapaxes, shape.diagonal, shape.trace, shape.repeat,
+    linalg.dot, round, reduce.nonzero,
+):  # fmt: skip
+    setattr(TracedArray, _function.__name__, _method(_function))
+TracedArray.conjugate = TracedArray.conj  # type: ignore[attr-defined]  # set by the loop above
+mark_leaf(TracedArray)

@@ -1,0 +1,79 @@
+"""What every backend offers beyond the array-API namespace that it wraps."""
+
+from typing import Any, Protocol
+
+
+class Backend(Protocol):
+    """One array library: its namespace and the few in-place helpers that the standard lacks.
+
+    Every array that enters a method is concrete (never traced) and belongs to this backend.
+    """
+
+    name: str
+    xp: Any
+
+    def function(self, name: str) -> Any:
+        """The elementwise function called `name`, gaps of the library filled."""
+
+    def asarray(self, value: Any, dtype: Any, like: Any) -> Any:
+        """`value` (a Python or NumPy scalar, or an array) as an array on the device of `like`."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        """A new zeroed array on the device of `like`."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        """A new array with arbitrary contents on the device of `like`."""
+
+    def ravel(self, x: Any, lead: int) -> Any:
+        """`x` with all axes after the first `lead` merged into one."""
+
+    def reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """`x` with another shape, a view where possible."""
+
+    def permute(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """`x` with its axes in another order, a view where possible."""
+
+    def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """Sum over `axes`, in the dtype of `x`."""
+
+    def spread(self, x: Any, inner: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+        """`x` reshaped to `inner` and broadcast to `shape`; may be a read-only view."""
+
+    def cast(self, x: Any, dtype: Any) -> Any:
+        """`x` in another dtype; complex to real takes the real part."""
+
+    def swap_last(self, x: Any) -> Any:
+        """`x` with its last two axes swapped, a view where possible."""
+
+    def matmul(self, x: Any, y: Any) -> Any:
+        """Matrix product over the last two axes, leading axes broadcast."""
+
+    def stack(self, xs: tuple, axis: int) -> Any:
+        """Arrays of one shape along a new axis `axis` (from the end)."""
+
+    def cumsum(self, x: Any, axis: int) -> Any:
+        """Running sum along `axis`."""
+
+    def take(self, x: Any, index: Any, axis: int) -> Any:
+        """`x` at `index` (any rank) along `axis` (counted from the end)."""
+
+    def add_at(self, buffer: Any, index: Any, values: Any, rest: int) -> None:
+        """`buffer[..., index, <rest axes>] += values`, repeated entries of `index` adding up."""
+
+    def last_writer(self, index: Any, size: int) -> Any:
+        """For each of `size` positions the last entry of `index` that names it, else -1."""
+
+    def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:
+        """A writable view of `matrix[..., i, column + i]` for i < count, or None if impossible."""
+
+    def all_finite(self, x: Any) -> bool | None:
+        """Whether every entry is finite; None where asking would synchronize a device."""
+
+    def owns_memory_of(self, x: Any, y: Any) -> bool:
+        """Whether the two arrays may share memory."""
+
+    def copy(self, x: Any) -> Any:
+        """A C-contiguous copy that shares nothing with `x`."""
+
+    def memory_free_bytes(self) -> int | None:
+        """Bytes that can still be allocated, None if unknown."""

@@ -1,0 +1,1 @@
+"""Operations, traces and abstract values: what every transform stands on."""

@@ -1,0 +1,289 @@
+"""The kinds of operation: what each owes, and how calling one binds it to the highest trace.
+
+Four kinds cover everything:
+
+* `Pointwise`: elementwise with broadcasting; one slope per operand is its whole derivative.
+* `Linear`: linear in its one operand and structural (no constants); names its transpose.
+* `Joint`: linear in all operands together (concatenate, write a slice).
+* `General`: the rest. Linear in some operands when the others are fixed (`linear_in`: contraction,
+  take), or nonlinear with a `jvp` rule.
+
+Static parameters count axes from the end; an op acts on trailing axes and leaves any extra
+leading axes alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
+from gpujac.backends.host import HOST
+from gpujac.core import pattern
+from gpujac.core.aval import Aval, Shape, kind
+from gpujac.core.trace import Tracer, top_trace
+from gpujac.errors import MissingRuleError
+
+Slope = Callable[..., Any] | None
+
+
+class Sample:
+    """One way to call an op in the tests: operand shapes and where values are drawn from."""
+
+    __slots__ = ("call", "shapes", "low", "high", "complex_ok", "kinds")
+
+    def __init__(self, call: Any, *shapes: Shape, low: float = -2.0, high: float = 2.0,
+                 complex_ok: bool = False, kinds: str = "") -> None:
+        self.call = call  # the op, or a function that applies it
+        self.shapes = shapes
+        self.low = low
+        self.high = high
+        self.complex_ok = complex_ok
+        self.kinds = kinds or "f" * len(shapes)  # "f" float, "i" int index, "b" bool per operand
+
+
+class Mask:
+    """A coefficient that selects: entries of the tangent where `keep` holds, zero elsewhere."""
+
+    __slots__ = ("keep",)
+
+    def __init__(self, keep: Any) -> None:
+        self.keep = keep
+
+
+class Op:
+    """An operation on arrays; instances are immutable and interned by their factories."""
+
+    name: ClassVar[str]
+    refuses: ClassVar[dict[str, str]] = {}
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        """The result on concrete arrays of the backend `be` (`be.xp` is its namespace)."""
+        raise NotImplementedError(self.name)
+
+    def infer(self, *avals: Aval) -> Aval:
+        """Shape and dtype of the result from those of the operands."""
+        raise NotImplementedError(self.name)
+
+    def depends(self, *patterns: Any) -> Any:
+        """Dependence of the result; dense unless the op knows better."""
+        raise NotImplementedError(self.name)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        """Calls that the op tests make."""
+        return []
+
+    def missing(self, rule: str) -> MissingRuleError:
+        """The error for a rule that this op does not have."""
+        reason = self.refuses.get(rule, "no such rule is written")
+        return MissingRuleError(f"{self.name} has no {rule} rule: {reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise(Op):
+    """An elementwise op. `slopes[p](*operands, result)` is d result / d operand p; None means 1.
+
+    `flat`: the derivative is zero everywhere, results are never traced. `singular`: a slope can
+    be infinite or NaN inside the domain. `linear`: linear in operand p when the others are fixed;
+    `jointly`: linear in all operands together.
+    """
+
+    name: str  # type: ignore[misc]  # an instance field here, a class attribute elsewhere
+    arity: int
+    slopes: tuple[Slope, ...] = ()
+    flat: bool = False
+    singular: bool = False
+    linear: tuple[bool, ...] = ()
+    jointly: bool = False
+    low: float = -2.0
+    high: float = 2.0
+    complex_ok: bool = False
+    kinds: str = ""
+    result: str = ""  # kind of the result where it is not that of the operands: "b" or "i"
+    cuda: str | None = None
+    host: Any = None
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        return common_backend(operands).function(self.name)(*operands)
+
+    def infer(self, *avals: Aval) -> Aval:
+        shape = np.broadcast_shapes(*(a.shape for a in avals))
+        return Aval(shape, np.dtype(bool) if self.result == "b" else np.result_type(*(a.dtype for a in avals)))
+
+    def depends(self, *patterns: Any) -> Any:
+        shapes = (p.shape for p in patterns if p is not None)
+        return pattern.union(patterns, np.broadcast_shapes(*shapes))
+
+    def samples(self) -> list[Sample]:  # type: ignore[override]  # the op is its own table row
+        shapes: list[tuple] = [((3,),) * self.arity, ((2, 3),) * self.arity]
+        if self.arity == 2:
+            shapes += [((2, 3), (3,)), ((2, 1), (1, 3)), ((), (3,))]
+        if self.arity == 3:
+            shapes += [((3,), (2, 3), ())]
+        return [
+            Sample(self, *s, low=self.low, high=self.high, complex_ok=self.complex_ok, kinds=self.kinds)
+            for s in shapes
+        ]
+
+
+class Unary(Pointwise):
+    """A pointwise op of one operand."""
+
+    def __call__(self, x: Any) -> Any:
+        if isinstance(x, Tracer):
+            return x.owner.unary(self, x)
+        if type(x) in HOST_TYPES:
+            return self.host(x)
+        return backend_of(x).function(self.name)(x)
+
+
+class Binary(Pointwise):
+    """A pointwise op of two operands."""
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        if isinstance(x, Tracer):
+            if isinstance(y, Tracer) and y.owner.level > x.owner.level:
+                return y.owner.pointwise(self, (x, y))
+            return x.owner.pointwise(self, (x, y))
+        if isinstance(y, Tracer):
+            return y.owner.pointwise(self, (x, y))
+        if type(x) in HOST_TYPES and type(y) in HOST_TYPES:
+            return self.host(x, y)
+        return common_backend((x, y)).function(self.name)(x, y)
+
+
+class Ternary(Pointwise):
+    """A pointwise op of three operands."""
+
+    def __call__(self, x: Any, y: Any, z: Any) -> Any:
+        operands = (x, y, z)
+        top = top_trace(operands)
+        if top is not None:
+            return top.pointwise(self, operands)
+        return common_backend(operands).function(self.name)(x, y, z)
+
+
+_CLASSES = {1: Unary, 2: Binary, 3: Ternary}
+POINTWISE: dict[str, Pointwise] = {}  # every pointwise op by name
+
+
+def pointwise(name: str, arity: int, **fields: Any) -> Any:
+    """Define (and register) the pointwise op called `name`."""
+    op = _CLASSES[arity](name=name, arity=arity, host=HOST.function(name), **fields)
+    POINTWISE[name] = op
+    return op
+
+
+STRUCTURAL: list[type] = []  # every class of structural or general op
+
+
+def catalogued(cls: type) -> type:
+    """Class decorator: list the op class in the catalogue that tests and docs walk."""
+    STRUCTURAL.append(cls)
+    return cls
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """A structural linear op: trailing axes of shape `src` become trailing axes `dst`."""
+
+    src: Shape
+    dst: Shape
+
+    def __call__(self, x: Any) -> Any:
+        if isinstance(x, Tracer):
+            return x.owner.linear(self, x)
+        return self.evaluate(backend_of(x), x)
+
+    def lead(self, x: Any) -> Shape:
+        """The leading axes of `x` that this op leaves alone."""
+        return x.shape[: len(x.shape) - len(self.src)]
+
+    def infer(self, *avals: Aval) -> Aval:
+        (x,) = avals
+        return Aval(x.shape[: len(x.shape) - len(self.src)] + self.dst, x.dtype)
+
+    @cached_property
+    def transposed(self) -> Any:
+        """The adjoint, another op."""
+        raise self.missing("transpose")
+
+    def depends(self, *patterns: Any) -> Any:
+        # structural ops only move, drop and add entries: run them on the bits themselves
+        (p,) = patterns
+        bits = self.evaluate(HOST, p.bits.astype(np.float32))
+        return pattern.Pattern(np.asarray(bits) != 0)
+
+
+@dataclass(frozen=True)
+class Joint(Op):
+    """An op linear in all operands together; `parts[p]` is the transpose for operand p."""
+
+    def __call__(self, *operands: Any) -> Any:
+        top = top_trace(operands)
+        if top is not None:
+            return top.joint(self, operands)
+        return self.evaluate(common_backend(operands), *operands)
+
+    @cached_property
+    def parts(self) -> tuple:
+        """For each operand the linear op that takes the cotangent of the result to its own."""
+        raise self.missing("transpose")
+
+    def restricted(self, positions: tuple[int, ...]) -> Any:
+        """The op of the operands at `positions` alone, the others zero."""
+        raise self.missing("restricted")
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """How many trailing axes of each operand belong to the op."""
+        raise self.missing("batch")
+
+    def depends(self, *patterns: Any) -> Any:
+        seeds = max(p.bits.shape[0] for p in patterns if p is not None)
+        bits = [np.asarray(p.bits, np.float32) for p in patterns if p is not None]
+        assert all(b.shape[0] == seeds for b in bits)
+        return pattern.Pattern(self.evaluate(HOST, *bits) != 0)
+
+
+@dataclass(frozen=True)
+class General(Op):
+    """An op with constants or a nonlinear one.
+
+    `linear_in` names the operands it is linear in when the others are fixed; `transpose` serves
+    those. A nonlinear op gives `jvp`; a multilinear one needs none.
+    """
+
+    linear_in: ClassVar[tuple[int, ...]] = ()
+    flat: ClassVar[bool] = False
+    nonlinear: ClassVar[bool] = False
+
+    def __call__(self, *operands: Any) -> Any:
+        top = top_trace(operands)
+        if top is not None:
+            return top.general(self, operands)
+        return self.evaluate(common_backend(operands), *operands)
+
+    def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
+        """The tangent of the result; absent tangents are None."""
+        raise self.missing("jvp")
+
+    def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
+        """The cotangent of operand `position` (of trailing shape `shape`), None there."""
+        raise self.missing("transpose")
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        """The op on physical operands with mapped axes (counted from the end, None: unmapped)."""
+        raise self.missing("batch")
+
+    def depends(self, *patterns: Any) -> Any:
+        avals = [Aval(p.shape, np.dtype(np.float64)) for p in patterns]
+        return pattern.dense(patterns, self.infer(*avals).shape)
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether `dtype` is not complex."""
+    return kind(dtype) != "c"

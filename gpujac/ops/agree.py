@@ -1,0 +1,85 @@
+"""Making operands agree, in one place: spread and cast tangents, compute and apply coefficients.
+
+The primal runs the backend's own broadcasting and promotion; on the tangent both are explicit
+entries, so no derivative rule ever "unbroadcasts".
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import Shape, dtype_of, kind
+from gpujac.core.op import Linear, Mask
+from gpujac.core.trace import payload
+from gpujac.ops.elementwise import guarded, where
+from gpujac.ops.structure import CONJ, cast, spread_steps
+
+
+class Guarded:
+    """A coefficient with infinite or NaN entries: a zero tangent stays zero there."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def agreement(shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any) -> tuple[Linear, ...]:
+    """The linear ops that take a tangent of one shape and dtype to those of the result."""
+    steps: tuple[Linear, ...] = ()
+    if dtype != new_dtype:
+        steps = (cast(dtype, new_dtype),)
+    if shape != new_shape:
+        steps += spread_steps(shape, new_shape)
+    return steps
+
+
+def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
+    """What multiplies the tangent of operand `position`: None (one), a number or array, a Mask
+    or a Guarded coefficient."""
+    slope = op.slopes[position]
+    if slope is None:
+        return None
+    if op.singular:
+        with np.errstate(all="ignore"):  # a derivative does not warn where the function did not
+            c = slope(*xs, y)
+        c = _fit(c, y)
+        target = payload(c)
+        return c if backend_of(target).all_finite(target) else Guarded(c)
+    c = slope(*xs, y)
+    return c if type(c) is Mask else _fit(c, y)
+
+
+def _fit(c: Any, y: Any) -> Any:
+    """`c` in the floating dtype of the result; Python numbers are weak and stay."""
+    if type(c) in (int, float, complex):
+        return c
+    want = dtype_of(y)
+    if c.dtype == want:
+        return c
+    if kind(c.dtype) in "fc" and (kind(want) == "c" or kind(c.dtype) == "f"):
+        return cast(c.dtype, want)(c)
+    return c * np.ones((), want)[()] if isinstance(want, np.dtype) else c
+
+
+def scale(t: Any, c: Any) -> Any:
+    """The tangent `t` times the coefficient `c`."""
+    if c is None:
+        return t
+    if type(c) is Mask:
+        return where(c.keep, t, 0)
+    if type(c) is Guarded:
+        return guarded(t, c.value)
+    return t * c
+
+
+def conjugated(c: Any) -> Any:
+    """The coefficient of the transpose: complex ones are conjugated."""
+    if type(c) is Guarded:
+        return Guarded(conjugated(c.value))
+    if c is None or type(c) is Mask:
+        return c
+    if type(c) is complex:
+        return c.conjugate()
+    return CONJ(c) if type(c) not in (int, float) and kind(c.dtype) == "c" else c

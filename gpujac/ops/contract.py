@@ -1,0 +1,246 @@
+"""Sums of products of two arrays: matmul, dot, vecdot, outer, tensordot and pairwise einsum.
+
+One op, `Contract(left, right, out)`, with axes named by letters. It is linear in each operand and
+closes under transposition: the cotangent of the left operand is Contract(out, right, left). It is
+evaluated as one matrix product of permuted operands, and the plan for that is made once per spec.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, final
+
+from gpujac.core.aval import Aval, Shape, kind
+from gpujac.core.op import General, Sample, catalogued
+from gpujac.ops.batching import move_axis
+from gpujac.ops.structure import CONJ, spread_steps, sum_over
+
+_CACHE = 1 << 14
+
+
+class Plan(NamedTuple):
+    """How a contraction becomes a matrix product: axis groups by letter."""
+
+    batch: str  # in both operands and in the result
+    summed: str  # in both operands, not in the result
+    rows: str  # left only
+    columns: str  # right only
+
+
+@lru_cache(_CACHE)
+def _plan(left: str, right: str, out: str) -> Plan:
+    shared = [c for c in left if c in right]
+    return Plan(
+        "".join(c for c in shared if c in out),
+        "".join(c for c in shared if c not in out),
+        "".join(c for c in left if c not in right),
+        "".join(c for c in right if c not in left),
+    )
+
+
+@lru_cache(_CACHE)
+def _direct(left: str, right: str, out: str, lead_left: int, lead_right: int) -> str:
+    """Name of a shortcut that needs no permutation, or ""."""
+    spec = f"{left},{right}->{out}"
+    plan = _plan(left, right, out)
+    if plan.batch or len(plan.summed) != 1:
+        return ""
+    c = plan.summed
+    if len(left) == 2 and len(right) == 1 and left[1] == c and not lead_left:
+        return "matvec" if not lead_right else "rows_times_transpose"
+    if len(left) == 2 and len(right) == 1 and left[0] == c and not lead_left:
+        return "vecmat_swapped"
+    if len(left) == 1 and len(right) == 2 and right[0] == c and not lead_right:
+        return "matmul"
+    if len(left) == 1 and len(right) == 2 and right[1] == c and not lead_right:
+        return "right_transposed"
+    if spec == f"{c},{c}->" and not lead_left and not lead_right:
+        return "matmul"
+    two = len(left) == 2 and len(right) == 2 and not lead_right
+    if two and left[1] == c and right[0] == c and out == left[0] + right[1]:
+        return "matmul"
+    if two and left[1] == c and right[1] == c and out == left[0] + right[0]:
+        return "right_transposed"
+    if two and left[0] == c and right[0] == c and out == left[1] + right[1] and not lead_left:
+        return "left_transposed"
+    return ""
+
+
+def _shortcut(name: str, be: Any, a: Any, b: Any) -> Any:
+    mm = be.matmul
+    if name in ("matvec", "matmul"):
+        return mm(a, b)
+    if name == "rows_times_transpose":  # (m, c) with (k, c): one product of the rows
+        return mm(b, be.swap_last(a))
+    if name == "vecmat_swapped":  # (c, m) with (..., c)
+        return mm(b, a)
+    if name == "right_transposed":
+        return mm(a, be.swap_last(b))
+    return mm(be.swap_last(a), b)
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Contract(General):
+    """Sum over the letters of `left` and `right` that `out` lacks."""
+
+    name = "contract"
+    linear_in = (0, 1)
+    left: str
+    right: str
+    out: str
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        a, b = operands
+        lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
+        direct = _direct(self.left, self.right, self.out, lead_a, lead_b)
+        if direct:
+            return _shortcut(direct, be, a, b)
+        return self._general(be, a, b, lead_a, lead_b)
+
+    def _general(self, be: Any, a: Any, b: Any, lead_a: int, lead_b: int) -> Any:
+        """Permute both to (lead, batch, rows, summed) and (lead, batch, summed, columns)."""
+        plan = _plan(self.left, self.right, self.out)
+        both = lead_a > 0 and lead_b > 0
+        if both and lead_a != lead_b:  # ranks of the leading axes agree after padding with ones
+            rank = max(lead_a, lead_b)
+            a = be.reshape(a, (1,) * (rank - lead_a) + a.shape)
+            b = be.reshape(b, (1,) * (rank - lead_b) + b.shape)
+            lead_a = lead_b = rank
+        sizes = dict(zip(self.left, a.shape[lead_a:], strict=True))
+        sizes |= dict(zip(self.right, b.shape[lead_b:], strict=True))
+        width = {g: math.prod(sizes[c] for c in g) for g in plan}
+        shared = 0 if not both else lead_a
+        a2, rows_lead = _matrix(be, a, self.left, lead_a, shared, plan.batch, plan.rows, plan.summed, width)
+        b2, columns_lead = _matrix(
+            be, b, self.right, lead_b, shared, plan.batch, plan.columns, plan.summed, width
+        )
+        product = be.matmul(a2, be.swap_last(b2))
+        lead = tuple(product.shape[:shared])
+        shape = lead + tuple(sizes[c] for c in plan.batch)
+        shape += rows_lead + tuple(sizes[c] for c in plan.rows)
+        shape += columns_lead + tuple(sizes[c] for c in plan.columns)
+        product = be.reshape(product, shape)
+        return self._order(be, product, plan, shared, len(rows_lead), len(columns_lead))
+
+    def _order(self, be: Any, x: Any, plan: Plan, shared: int, rows: int, columns: int) -> Any:
+        """Axes (shared, batch, rows lead, rows, columns lead, columns) to (leads, out)."""
+        at = shared
+        where: dict[str, int] = {}
+        for group, extra in ((plan.batch, 0), (plan.rows, rows), (plan.columns, columns)):
+            at += extra
+            for c in group:
+                where[c] = at
+                at += 1
+        first_rows = shared + len(plan.batch)
+        first_columns = first_rows + rows + len(plan.rows)
+        order = (
+            *range(shared),
+            *range(first_rows, first_rows + rows),
+            *range(first_columns, first_columns + columns),
+            *(where[c] for c in self.out),
+        )
+        return x if order == tuple(range(len(order))) else be.permute(x, order)
+
+    def infer(self, *avals: Aval) -> Aval:
+        a, b = avals
+        lead_a = a.shape[: len(a.shape) - len(self.left)]
+        lead_b = b.shape[: len(b.shape) - len(self.right)]
+        sizes = dict(zip(self.left, a.shape[len(lead_a) :], strict=True))
+        sizes |= dict(zip(self.right, b.shape[len(lead_b) :], strict=True))
+        lead = lead_a if len(lead_a) >= len(lead_b) else lead_b
+        return Aval(lead + tuple(sizes[c] for c in self.out), a.dtype)
+
+    def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
+        # <ct, a . b> as a function of a is <ct . conj(b), a>
+        other = operands[1 - position]
+        other = CONJ(other) if kind(other.dtype) == "c" else other
+        mine, theirs = (self.left, self.right) if position == 0 else (self.right, self.left)
+        reached = "".join(c for c in mine if c in self.out or c in theirs)
+        part = _interned(self.out, theirs, reached) if position == 0 else _interned(theirs, self.out, reached)
+        result = part(ct, other) if position == 0 else part(other, ct)
+        if reached != mine:  # letters summed on one side alone: repeat the cotangent along them
+            raise self.missing("transpose")
+        return result
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        (a, b), (i, j) = xs, axes
+        letter = next(c for c in _LETTERS if c not in self.left + self.right)
+        left, right = _insert(self.left, i, letter), _insert(self.right, j, letter)
+        if i is not None and -i > len(self.left) + 1:
+            a, left = move_axis(a, i, -len(self.left) - 1), letter + self.left
+        if j is not None and -j > len(self.right) + 1:
+            b, right = move_axis(b, j, -len(self.right) - 1), letter + self.right
+        result = _interned(left, right, letter + self.out)(a, b)
+        return result, -len(self.out) - 1
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(contract("ij", "j", "i"), (2, 3), (3,), complex_ok=True),
+            Sample(contract("ij", "jk", "ik"), (2, 3), (3, 2), complex_ok=True),
+            Sample(contract("i", "i", ""), (3,), (3,)),
+            Sample(contract("i", "j", "ij"), (2,), (3,)),
+            Sample(contract("bij", "bjk", "bik"), (2, 2, 3), (2, 3, 2)),
+            Sample(contract("ijk", "kj", "ik"), (2, 3, 2), (2, 3)),
+            Sample(contract("j", "ij", "i"), (3,), (2, 3)),
+        ]
+
+
+def _insert(letters: str, axis: int | None, letter: str) -> str:
+    if axis is None:
+        return letters
+    at = len(letters) + 1 + axis
+    return letters[:at] + letter + letters[at:] if at >= 0 else letter + letters
+
+
+def _matrix(be: Any, x: Any, letters: str, lead: int, shared: int, batch: str, own: str,
+            summed: str, width: dict[str, int]) -> tuple[Any, Shape]:  # fmt: skip
+    """`x` as (shared lead, batch, private lead x own, summed), and the private lead's shape."""
+    at = {c: lead + i for i, c in enumerate(letters)}
+    order = (
+        *range(shared),
+        *(at[c] for c in batch),
+        *range(shared, lead),
+        *(at[c] for c in own),
+        *(at[c] for c in summed),
+    )
+    if order != tuple(range(len(order))):
+        x = be.permute(x, order)
+    private = tuple(x.shape[shared + len(batch) : shared + len(batch) + lead - shared])
+    shape = tuple(x.shape[: shared + len(batch)]) + (math.prod(private) * width[own], width[summed])
+    return be.reshape(x, shape), private
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@lru_cache(_CACHE)
+def _interned(left: str, right: str, out: str) -> Contract:
+    return Contract(left, right, out)
+
+
+contract = _interned
+
+
+def einsum_pair(left: str, right: str, out: str, a: Any, b: Any) -> Any:
+    """The contraction of two operands, letters of one operand alone summed first."""
+    a, left = _sum_lonely(a, left, right, out)
+    b, right = _sum_lonely(b, right, left, out)
+    return _interned(left, right, out)(a, b)
+
+
+def _sum_lonely(x: Any, own: str, other: str, out: str) -> tuple[Any, str]:
+    lonely = [i - len(own) for i, c in enumerate(own) if c not in other and c not in out]
+    if not lonely:
+        return x, own
+    kept = "".join(c for c in own if c in other or c in out)
+    return sum_over(tuple(x.shape), tuple(lonely))(x), kept
+
+
+def broadcast_to(x: Any, shape: Shape) -> Any:
+    """`x` broadcast to `shape` by explicit ops."""
+    for op in spread_steps(tuple(x.shape), tuple(shape)):
+        x = op(x)
+    return x

@@ -1,0 +1,478 @@
+"""Reading and writing parts of arrays: slices, takes, and their transposes.
+
+A basic key is a tuple with one entry per trailing axis of the operand: an int, or a
+(start, stop, step) triple as `slice.indices` gives it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, final
+
+import numpy as np
+
+from gpujac.core.aval import Aval, Shape
+from gpujac.core.op import General, Joint, Linear, Sample, catalogued
+from gpujac.ops.batching import as_shape, both_to_front, reorder, shift_index
+from gpujac.ops.structure import spread
+
+_CACHE = 1 << 14
+Key = tuple
+
+
+def _as_slices(key: Key) -> tuple:
+    parts = []
+    for k in key:
+        if isinstance(k, int):
+            parts.append(k)
+        else:
+            start, stop, step = k
+            parts.append(slice(start, None if stop < 0 else stop, step))
+    return tuple(parts)
+
+
+def _key_shape(key: Key) -> Shape:
+    return tuple(len(range(*k)) for k in key if not isinstance(k, int))
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Slice(Linear):
+    """The entries that a basic key selects; integer positions drop their axis."""
+
+    name = "slice"
+    key: Key
+
+    @cached_property
+    def index(self) -> tuple:
+        return _as_slices(self.key)
+
+    def evaluate(self, be: Any, x: Any) -> Any:
+        if len(x.shape) == len(self.src):
+            return x[self.index]  # without an Ellipsis: scalars stay scalars
+        return x[(..., *self.index)]
+
+    @cached_property
+    def transposed(self) -> Linear:
+        return pad(self.src, self.key)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(slice_of((5,), ((1, 4, 1),)), (5,), complex_ok=True),
+            Sample(slice_of((5,), ((4, -1, -2),)), (5,)),
+            Sample(slice_of((3, 4), (1, (0, 4, 2))), (2, 3, 4)),
+            Sample(slice_of((3,), (2,)), (3,)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Pad(Linear):
+    """Zeros of shape `dst` with the operand written where the key points."""
+
+    name = "pad"
+    key: Key
+
+    @cached_property
+    def index(self) -> tuple:
+        return (..., *_as_slices(self.key))
+
+    def evaluate(self, be: Any, x: Any) -> Any:
+        buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
+        buffer[self.index] = x
+        return buffer
+
+    @cached_property
+    def transposed(self) -> Linear:
+        return slice_of(self.dst, self.key)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(pad((5,), ((1, 4, 1),)), (3,), complex_ok=True),
+            Sample(pad((3, 4), (1, (3, -1, -2))), (6, 2)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Clear(Linear):
+    """The operand with zeros where the key points."""
+
+    name = "clear"
+    key: Key
+
+    @cached_property
+    def index(self) -> tuple:
+        return (..., *_as_slices(self.key))
+
+    def evaluate(self, be: Any, x: Any) -> Any:
+        out = be.copy(x)
+        out[self.index] = 0
+        return out
+
+    @cached_property
+    def transposed(self) -> Linear:
+        return self
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [Sample(clear((5,), ((1, 3, 1),)), (5,)), Sample(clear((2, 3), (1, (0, 3, 2))), (4, 2, 3))]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class SetSlice(Joint):
+    """The first operand with the entries that the key selects replaced by the second."""
+
+    name = "set_slice"
+    src: Shape
+    key: Key
+
+    @cached_property
+    def index(self) -> tuple:
+        return (..., *_as_slices(self.key))
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        x, value = operands
+        out = be.copy(x)
+        out[self.index] = value
+        return out
+
+    def infer(self, *avals: Aval) -> Aval:
+        return avals[0]
+
+    @cached_property
+    def parts(self) -> tuple:
+        return clear(self.src, self.key), slice_of(self.src, self.key)
+
+    def restricted(self, positions: tuple[int, ...]) -> Any:
+        return self.parts[0] if positions == (0,) else pad(self.src, self.key)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return len(self.src), len(_key_shape(self.key))
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(set_slice((5,), ((1, 4, 1),)), (5,), (3,), complex_ok=True),
+            Sample(set_slice((3, 4), (1, (0, 4, 2))), (3, 4), (2,)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Place(Joint):
+    """Zeros of shape `dst` to which each operand is added where its key points."""
+
+    name = "place"
+    dst: Shape
+    keys: tuple[Key, ...]
+
+    @cached_property
+    def indices(self) -> tuple:
+        return tuple((..., *_as_slices(k)) for k in self.keys)
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        first = operands[0]
+        lead = first.shape[: len(first.shape) - self.ranks[0]]
+        buffer = be.zeros(lead + self.dst, first.dtype, first)
+        for index, piece in zip(self.indices, operands, strict=True):
+            buffer[index] += piece
+        return buffer
+
+    def infer(self, *avals: Aval) -> Aval:
+        lead = avals[0].shape[: len(avals[0].shape) - self.ranks[0]]
+        return Aval(lead + self.dst, avals[0].dtype)
+
+    @cached_property
+    def parts(self) -> tuple:
+        return tuple(slice_of(self.dst, k) for k in self.keys)
+
+    def restricted(self, positions: tuple[int, ...]) -> Any:
+        return place(self.dst, tuple(self.keys[p] for p in positions))
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:  # type: ignore[override]  # cached: read once per sweep
+        return tuple(len(_key_shape(k)) for k in self.keys)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(place((5,), (((0, 3, 1),), ((2, 5, 1),))), (3,), (3,), complex_ok=True),
+            Sample(place((3, 2), ((0, (0, 2, 1)), (1, 1))), (2,), ()),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Diagonal(Linear):
+    """Entries [row + i, column + i] of the last two axes."""
+
+    name = "diagonal"
+    row: int
+    column: int
+
+    def _rows(self) -> np.ndarray:
+        return np.arange(self.dst[0])
+
+    def evaluate(self, be: Any, x: Any) -> Any:
+        flat = be.ravel(x, len(x.shape) - 2)
+        index = (self._rows() + self.row) * self.src[1] + self._rows() + self.column
+        return be.take(flat, index, -1)
+
+    @cached_property
+    def transposed(self) -> Linear:
+        return FromDiagonal(self.dst, self.src, self.row, self.column)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(diagonal((3, 4), 0, 1), (3, 4), complex_ok=True),
+            Sample(diagonal((4, 3), 2, 0), (2, 4, 3)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class FromDiagonal(Linear):
+    """A zero matrix of shape `dst` with the operand at [row + i, column + i]."""
+
+    name = "from_diagonal"
+    row: int
+    column: int
+
+    def evaluate(self, be: Any, x: Any) -> Any:
+        (count,) = self.src
+        buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
+        view = be.diagonal_of(buffer[..., self.row :, :], self.column, count)
+        if view is not None:
+            view[...] = x
+        else:
+            for i in range(count):
+                buffer[..., self.row + i, self.column + i] = x[..., i]
+        return buffer
+
+    @cached_property
+    def transposed(self) -> Linear:
+        return Diagonal(self.dst, self.src, self.row, self.column)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(diagonal((3, 4), 0, 1).transposed, (3,), complex_ok=True),
+            Sample(diagonal((4, 3), 2, 0).transposed, (5, 2)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Take(General):
+    """Entries of `x` at integer positions along one axis of length `size`, `rest` axes after it."""
+
+    name = "take"
+    linear_in = (0,)
+    size: int
+    rest: int
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        x, index = operands
+        return be.take(x, index, -1 - self.rest)
+
+    def infer(self, *avals: Aval) -> Aval:
+        x, index = avals
+        at = len(x.shape) - 1 - self.rest
+        return Aval(x.shape[:at] + index.shape + x.shape[at + 1 :], x.dtype)
+
+    def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
+        return scatter_add(self.size, self.rest, len(operands[1].shape))(ct, operands[1])
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        (x, index), (x_axis, index_axis) = xs, axes
+        if x_axis is None:  # the mapped axis of the index lands between the axes of the result
+            return self(x, index), index_axis - self.rest
+        if index_axis is None:
+            x = both_to_front((x,), (x_axis,))[0]
+            result = self(x, index)
+            return result, -len(result.shape)
+        x, index = both_to_front((x, index), (x_axis, index_axis))
+        at = len(x.shape) - 1 - self.rest
+        if at == 1:  # (B, size, rest) at (B, ...): one take in the flattened first two axes
+            merged = as_shape(x, (size * self.size, *x.shape[2:]))
+            result = take(size * self.size, self.rest)(merged, shift_index(index, size, self.size))
+            return result, -len(result.shape)
+        return self._batch_with_lead(size, x, index, at)
+
+    def _batch_with_lead(self, size: int, x: Any, index: Any, at: int) -> tuple[Any, int]:
+        # (B, lead..., n, rest) at (B, ...): move lead behind the taken axis, take, move it back
+        lead = at - 1
+        order = (0, at, *range(1, at), *range(at + 1, len(x.shape)))
+        merged = reorder(x, order)
+        merged = as_shape(merged, (size * self.size, *merged.shape[2:]))
+        result = take(size * self.size, lead + self.rest)(merged, shift_index(index, size, self.size))
+        width = len(index.shape) - 1
+        back = (0, *range(1 + width, 1 + width + lead), *range(1, 1 + width),
+                *range(1 + width + lead, len(result.shape)))  # fmt: skip
+        return reorder(result, back), -len(result.shape)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        index = np.array([2, 0, 2])
+        square = np.array([[1, 0], [2, 2]])
+        return [
+            Sample(lambda x: take(3, 0)(x, index), (3,), complex_ok=True),
+            Sample(lambda x: take(3, 1)(x, index), (2, 3, 2)),
+            Sample(lambda x: take(3, 0)(x, square), (3,)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class ScatterAdd(General):
+    """Zeros with `size` positions along one axis to which `ct` is added at integer positions."""
+
+    name = "scatter_add"
+    linear_in = (0,)
+    size: int
+    rest: int
+    width: int  # axes of the index
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        ct, index = operands
+        at = len(ct.shape) - self.rest - self.width
+        shape = ct.shape[:at] + (self.size,) + ct.shape[at + self.width :]
+        buffer = be.zeros(shape, ct.dtype, ct)
+        be.add_at(buffer, index, ct, self.rest)
+        return buffer
+
+    def infer(self, *avals: Aval) -> Aval:
+        ct = avals[0]
+        at = len(ct.shape) - self.rest - self.width
+        return Aval(ct.shape[:at] + (self.size,) + ct.shape[at + self.width :], ct.dtype)
+
+    def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
+        return take(self.size, self.rest)(ct, operands[1])
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        (ct, index), (ct_axis, index_axis) = xs, axes
+        if index_axis is None:
+            result = self(both_to_front((ct,), (ct_axis,))[0], index)
+            return result, -len(result.shape)
+        if ct_axis is None:
+            (index,) = both_to_front((index,), (index_axis,))
+            ct = spread(ct.shape, (size, *ct.shape), (-1 - len(ct.shape),))(ct)
+        else:
+            ct, index = both_to_front((ct, index), (ct_axis, index_axis))
+        lead = len(ct.shape) - 1 - self.rest - self.width
+        order = (0, *range(1 + lead, 1 + lead + self.width), *range(1, 1 + lead),
+                 *range(1 + lead + self.width, len(ct.shape)))  # fmt: skip
+        merged = reorder(ct, order)
+        flat = scatter_add(size * self.size, lead + self.rest, self.width + 1)
+        out = flat(merged, shift_index(index, size, self.size))
+        out = as_shape(out, (size, self.size, *out.shape[1:]))
+        back = (0, *range(2, 2 + lead), 1, *range(2 + lead, len(out.shape)))
+        result = reorder(out, back)
+        return result, -len(result.shape)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        index = np.array([2, 0, 2])
+        square = np.array([[1, 0], [2, 2]])
+        return [
+            Sample(lambda x: scatter_add(4, 0, 1)(x, index), (3,), complex_ok=True),
+            Sample(lambda x: scatter_add(3, 1, 1)(x, index), (2, 3, 2)),
+            Sample(lambda x: scatter_add(3, 0, 2)(x, square), (2, 2)),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class LastWriter(General):
+    """For each of `size` positions the last entry of the index that names it, else -1."""
+
+    name = "last_writer"
+    flat = True
+    size: int
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        (index,) = operands
+        return be.last_writer(index, self.size)
+
+    def infer(self, *avals: Aval) -> Aval:
+        return Aval((self.size,), np.dtype(np.intp))
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        (index,) = both_to_front(xs, axes)
+        index = as_shape(index, (size, math.prod(index.shape[1:])))
+        flat = shift_index(index, size, self.size)
+        source = LastWriter(size * self.size)(as_shape(flat, (math.prod(flat.shape),)))
+        rows = np.arange(size)[:, None] * index.shape[1]
+        source = as_shape(source, (size, self.size))
+        return source - rows * (source >= 0), -2
+
+
+@lru_cache(_CACHE)
+def slice_of(src: Shape, key: Key) -> Slice:
+    """Read the entries of the trailing axes `src` that `key` selects."""
+    return Slice(src, _key_shape(key), key)
+
+
+@lru_cache(_CACHE)
+def pad(dst: Shape, key: Key) -> Pad:
+    """Write into zeros of trailing shape `dst` where `key` points."""
+    return Pad(_key_shape(key), dst, key)
+
+
+@lru_cache(_CACHE)
+def clear(src: Shape, key: Key) -> Clear:
+    """Zero the entries that `key` selects."""
+    return Clear(src, src, key)
+
+
+@lru_cache(_CACHE)
+def set_slice(src: Shape, key: Key) -> SetSlice:
+    """Replace the entries that `key` selects."""
+    return SetSlice(src, key)
+
+
+@lru_cache(_CACHE)
+def place(dst: Shape, keys: tuple[Key, ...]) -> Any:
+    """Add several pieces into zeros; one piece is a pad."""
+    return Place(dst, keys) if len(keys) > 1 else pad(dst, keys[0])
+
+
+@lru_cache(_CACHE)
+def diagonal(src: Shape, row: int, column: int) -> Diagonal:
+    """The diagonal that starts at [row, column] of the last two axes."""
+    count = max(0, min(src[0] - row, src[1] - column))
+    return Diagonal(src, (count,), row, column)
+
+
+@lru_cache(_CACHE)
+def from_diagonal(dst: Shape, row: int, column: int, count: int) -> FromDiagonal:
+    """Write a vector of length `count` along a diagonal of a zero matrix."""
+    return FromDiagonal((count,), dst, row, column)
+
+
+@lru_cache(_CACHE)
+def take(size: int, rest: int) -> Take:
+    """Take along the axis of length `size` that `rest` axes follow."""
+    return Take(size, rest)
+
+
+@lru_cache(_CACHE)
+def scatter_add(size: int, rest: int, width: int) -> ScatterAdd:
+    """The transpose of a take with an index of `width` axes."""
+    return ScatterAdd(size, rest, width)

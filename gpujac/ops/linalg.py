@@ -1,0 +1,120 @@
+"""Linear algebra on the last two axes: solve and inv."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from gpujac.core.aval import Aval, Shape, kind
+from gpujac.core.op import General, Sample, catalogued
+from gpujac.ops.batching import stretch
+from gpujac.ops.contract import contract
+from gpujac.ops.structure import CONJ, permute
+
+
+def _adjoint(a: Any) -> Any:
+    a = permute(tuple(a.shape), (*range(-len(a.shape), -2), -1, -2))(a)
+    return CONJ(a) if kind(a.dtype) == "c" else a
+
+
+_SHIFT = {n: 4.0 * np.eye(n) for n in (2, 3)}  # makes random samples well conditioned
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Solve(General):
+    """x with a @ x = b; `vector` says that b has one core axis, not two."""
+
+    name = "solve"
+    linear_in = (1,)
+    nonlinear = True
+    leading: ClassVar[bool] = False
+    vector: bool
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        a, b = operands
+        if not self.vector:
+            if len(a.shape) == 2 and len(b.shape) > 2:  # one factorization, all lanes as columns
+                return self._fold(be, a, b)
+            return be.xp.linalg.solve(a, b)
+        if len(a.shape) == 2 and len(b.shape) > 1:  # (lead, n): the lead axes are the columns
+            rows = be.reshape(b, (-1, b.shape[-1]))
+            return be.reshape(be.swap_last(be.xp.linalg.solve(a, be.swap_last(rows))), b.shape)
+        if len(b.shape) == 1 and len(a.shape) == 2:
+            return be.xp.linalg.solve(a, b)
+        x = be.xp.linalg.solve(a, be.reshape(b, (*b.shape, 1)))
+        return be.reshape(x, tuple(x.shape[:-1]))
+
+    def _fold(self, be: Any, a: Any, b: Any) -> Any:
+        lead, (n, columns) = tuple(b.shape[:-2]), b.shape[-2:]
+        rank = len(b.shape)
+        wide = be.permute(b, (rank - 2, *range(rank - 2), rank - 1))
+        x = be.xp.linalg.solve(a, be.reshape(wide, (n, -1)))
+        x = be.reshape(x, (n, *lead, columns))
+        return be.permute(x, (*range(1, rank - 1), 0, rank - 1))
+
+    def infer(self, *avals: Aval) -> Aval:
+        a, b = avals
+        core = 1 if self.vector else 2
+        lead = max(a.shape[:-2], b.shape[: len(b.shape) - core], key=len)
+        return Aval(lead + b.shape[len(b.shape) - core :], b.dtype)
+
+    def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
+        # a dx = db - da x
+        (a, _), (da, db) = primals, tangents
+        right = None
+        if da is not None:
+            out = "i" if self.vector else "ik"
+            right = -contract("ij", "j" if self.vector else "jk", out)(da, result)
+        if db is not None:
+            right = db if right is None else db + right
+        return self(a, right)
+
+    def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
+        return self(_adjoint(operands[0]), ct)
+
+    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
+        (a, b), (i, j) = xs, axes
+        b = stretch(b, j, size)
+        a = a if i is None else stretch(a, i, size)
+        result = self(a, b)
+        return result, -len(result.shape)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [
+            Sample(lambda a, b: Solve(True)(a + _SHIFT[2], b), (2, 2), (2,), complex_ok=True),
+            Sample(lambda a, b: Solve(False)(a + _SHIFT[3], b), (3, 3), (3, 2), complex_ok=True),
+        ]
+
+
+@final
+@catalogued
+@dataclass(frozen=True)
+class Inv(General):
+    """The inverse matrix."""
+
+    name = "inv"
+    nonlinear = True
+    leading: ClassVar[bool] = True
+
+    def evaluate(self, be: Any, *operands: Any) -> Any:
+        return be.xp.linalg.inv(operands[0])
+
+    def infer(self, *avals: Aval) -> Aval:
+        return avals[0]
+
+    def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
+        # d inv(a) = -inv(a) da inv(a)
+        (t,) = tangents
+        product = contract("ij", "jk", "ik")
+        return -product(product(result, t), result)
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [Sample(lambda a: INV(a + _SHIFT[3]), (3, 3), complex_ok=True)]
+
+
+INV = Inv()
+SOLVE_VECTOR, SOLVE_MATRIX = Solve(True), Solve(False)

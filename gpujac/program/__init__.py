@@ -1,0 +1,1 @@
+"""The flat linear program that linearize writes down, and what can be read off it."""

@@ -1,0 +1,133 @@
+"""The flat linear program: entries in order, each linear in the tangents it reads.
+
+A variable is the position of the entry that defines it. Coefficients are computed at the first
+sweep and kept; then the operands they came from are let go.
+"""
+
+from typing import Any
+
+from gpujac.core.aval import Shape, kind
+from gpujac.ops.agree import coefficient
+
+Var = int
+
+
+class Input:
+    """A tangent that enters the program."""
+
+    __slots__ = ("shape", "dtype")
+    reads: tuple = ()
+
+    def __init__(self, shape: Shape, dtype: Any) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Scale:
+    """Sum over operands of coefficient times tangent, elementwise (all of one shape)."""
+
+    __slots__ = ("op", "positions", "reads", "xs", "y", "coefs", "shape", "dtype")
+
+    def __init__(self, op: Any, positions: tuple, reads: tuple, xs: Any, y: Any, coefs: Any,
+                 shape: Shape, dtype: Any) -> None:
+        self.op = op
+        self.positions = positions
+        self.reads = reads
+        self.xs = xs
+        self.y = y
+        self.coefs = coefs
+        self.shape = shape
+        self.dtype = dtype
+
+    def resolve(self) -> tuple:
+        """Compute the coefficients, once."""
+        xs, y, op = self.xs, self.y, self.op
+        self.coefs = coefs = tuple([coefficient(op, p, xs, y) for p in self.positions])
+        self.xs = self.y = None
+        return coefs
+
+
+class Apply:
+    """A structural linear op of one tangent."""
+
+    __slots__ = ("op", "reads", "shape", "dtype")
+
+    def __init__(self, op: Any, reads: tuple, shape: Shape, dtype: Any) -> None:
+        self.op = op
+        self.reads = reads
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Gather:
+    """An op that is linear in all the tangents it reads together."""
+
+    __slots__ = ("op", "reads", "shape", "dtype")
+
+    def __init__(self, op: Any, reads: tuple, shape: Shape, dtype: Any) -> None:
+        self.op = op
+        self.reads = reads
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Partial:
+    """An op with constant operands, linear in the one tangent at `position`."""
+
+    __slots__ = ("op", "position", "reads", "operands", "shape", "dtype")
+
+    def __init__(self, op: Any, position: int, reads: tuple, operands: tuple, shape: Shape,
+                 dtype: Any) -> None:
+        self.op = op
+        self.position = position
+        self.reads = reads
+        self.operands = operands  # None at `position`
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Program:
+    """Entries, how many inputs come first, and the output variables (None: a zero)."""
+
+    __slots__ = ("entries", "inputs", "outputs", "complex", "_live", "_last")
+
+    def __init__(self, entries: list, inputs: int, outputs: list) -> None:
+        self.entries = entries
+        self.inputs = inputs
+        self.outputs = outputs
+        self.complex = any(kind(e.dtype) == "c" for e in entries)
+        self._live: list[bool] | None = None
+        self._last: list[list[Var]] | None = None
+
+    def live(self) -> list[bool]:
+        """For each entry, whether an output depends on it."""
+        if self._live is None:
+            live = [False] * len(self.entries)
+            for v in self.outputs:
+                if v is not None:
+                    live[v] = True
+            for i in range(len(live) - 1, -1, -1):
+                if live[i]:
+                    for v in self.entries[i].reads:
+                        live[v] = True
+            self._live = live
+        return self._live
+
+    def last_reads(self) -> list[list[Var]]:
+        """For each entry, the variables that no later live entry and no output reads."""
+        if self._last is None:
+            seen = {v for v in self.outputs if v is not None}
+            live = self.live()
+            last: list[list[Var]] = [[] for _ in self.entries]
+            for i in range(len(self.entries) - 1, -1, -1):
+                if live[i]:
+                    for v in self.entries[i].reads:
+                        if v not in seen:
+                            seen.add(v)
+                            last[i].append(v)
+            self._last = last
+        return self._last
+
+    def shape(self, var: Var) -> Shape:
+        """The shape of a variable."""
+        return self.entries[var].shape

@@ -1,0 +1,1 @@
+"""Function transforms: traces that watch a function run, and sweeps over what they wrote down."""

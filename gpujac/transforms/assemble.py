@@ -1,0 +1,142 @@
+"""Putting the rows of chunks together: one block per (output, input) pair.
+
+Two ways: keep the chunks and join them (stack), or write each into its rows of a preallocated
+block. Blocks are separate arrays, so one output's never pins the memory of another's.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpujac.array.shape import concatenate
+from gpujac.backends.choose import backend_of
+from gpujac.backends.host import HOST
+from gpujac.core.aval import Shape
+from gpujac.core.trace import Tracer, payload
+from gpujac.ops import indexing as ix
+from gpujac.ops import structure as st
+from gpujac.transforms.hot import Hot
+
+
+class Side:
+    """The basis side of a Jacobian: the leaves whose entries are the rows, one after another."""
+
+    __slots__ = ("shapes", "sizes", "starts", "total")
+
+    def __init__(self, leaves: list) -> None:
+        self.shapes = [tuple(s) for s in leaves]
+        self.sizes = [st.size_of(s) for s in self.shapes]
+        self.starts = [0]
+        for n in self.sizes:
+            self.starts.append(self.starts[-1] + n)
+        self.total = self.starts[-1]
+
+    def overlap(self, leaf: int, start: int, stop: int) -> tuple[int, int]:
+        """Rows of the chunk start..stop that belong to the leaf, as positions in the leaf."""
+        base = self.starts[leaf]
+        return max(start - base, 0), min(stop - base, self.sizes[leaf])
+
+
+class Block:
+    """One (row leaf, column leaf) block of a Jacobian while it is assembled."""
+
+    __slots__ = ("rows", "shape", "dtype", "forward", "matrix", "parts", "like")
+
+    def __init__(self, rows: int, shape: Shape, dtype: Any, forward: bool, like: Any) -> None:
+        self.rows = rows  # entries of the row leaf
+        self.shape = shape  # of the column leaf
+        self.dtype = dtype
+        self.forward = forward  # rows become the last axes of the result
+        self.like = like
+        self.matrix: Any = None
+        self.parts: list = []
+
+    def allocate(self) -> None:
+        """Reserve the whole block, zeroed (untouched pages cost nothing)."""
+        n = st.size_of(self.shape)
+        be = backend_of(self.like)
+        shape = (n, self.rows) if self.forward else (self.rows, n)
+        self.matrix = be.zeros(shape, self.dtype, self.like)
+
+    def write(self, start: int, stop: int, part: Any, row: int) -> None:
+        """Rows start..stop of the leaf from `part`, whose row `row` is the first of them."""
+        if part is None or start >= stop:
+            return
+        target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop]
+        if type(part) is Hot:
+            self._write_hot(target, part, row, stop - start)
+            return
+        n = st.size_of(self.shape)
+        be = backend_of(self.like)
+        flat = be.reshape(part, (part.shape[0], n))[row : row + stop - start]
+        target[...] = be.swap_last(flat) if self.forward else flat
+
+    def _write_hot(self, target: Any, hot: Hot, row: int, count: int) -> None:
+        first, last = max(hot.row, row), min(hot.row + hot.count, row + count)
+        if first >= last:
+            return
+        column = hot.start + first - hot.row
+        values = hot.vector()[first - hot.row : last - hot.row]
+        be = backend_of(self.like)
+        if self.forward:
+            view = be.diagonal_of(target[column:, :], first - row, last - first)
+        else:
+            view = be.diagonal_of(target[first - row :, :], column, last - first)
+        if view is not None:
+            view[...] = values
+            return
+        for i in range(last - first):
+            at = (column + i, first - row + i) if self.forward else (first - row + i, column + i)
+            target[at] = values[i]
+
+    def keep(self, start: int, stop: int, part: Any, row: int, rows: int) -> None:
+        """Keep rows for joining; traced values and plain ones alike."""
+        if start >= stop:
+            return
+        if part is None:
+            be = backend_of(self.like)
+            part = be.zeros((stop - start, *self.shape), self.dtype, self.like)
+        else:
+            part = part.dense() if type(part) is Hot else part
+            if (row, stop - start) != (0, rows):
+                src = tuple(part.shape)
+                key = ((row, row + stop - start, 1), *((0, n, 1) for n in src[1:]))
+                part = ix.slice_of(src, key)(part)
+        self.parts.append(part)
+
+    def result(self, leaf: Shape) -> Any:
+        """The finished block: shape leaf + shape reversed mode, shape + leaf forward mode."""
+        if self.matrix is not None:
+            matrix, self.matrix = self.matrix, None
+        elif self.parts:
+            parts, self.parts = self.parts, []
+            joined = concatenate(parts, 0) if len(parts) > 1 else parts[0]
+            n = st.size_of(self.shape)
+            flat = tuple(joined.shape)
+            matrix = st.reshape(flat, (self.rows, n))(joined) if flat != (self.rows, n) else joined
+            matrix = self._finished(matrix, len(parts) > 1)
+        else:
+            be = backend_of(self.like)
+            n = st.size_of(self.shape)
+            matrix = be.zeros((n, self.rows) if self.forward else (self.rows, n), self.dtype, self.like)
+        shape = (*self.shape, *leaf) if self.forward else (*leaf, *self.shape)
+        return st.reshape(tuple(matrix.shape), shape)(matrix) if tuple(matrix.shape) != shape else matrix
+
+    def _finished(self, matrix: Any, fresh: bool) -> Any:
+        """In the order of the result, and owned."""
+        if isinstance(matrix, Tracer):
+            return st.permute(tuple(matrix.shape), (-1, -2))(matrix) if self.forward else matrix
+        if self.forward:
+            turned = backend_of(matrix).swap_last(matrix)
+            return np.ascontiguousarray(turned) if backend_of(matrix) is HOST else turned
+        return matrix if fresh else backend_of(matrix).copy(matrix)
+
+
+def any_traced(parts: list) -> bool:
+    """Whether rows belong to an outer transform, so that they cannot be written into a buffer."""
+    return any(isinstance(p.values if type(p) is Hot else p, Tracer) for p in parts)
+
+
+def buffer_like(leaves: list) -> Any:
+    """An array that tells backend and device."""
+    return payload(leaves[0])

@@ -1,0 +1,146 @@
+"""How many rows of the basis one sweep carries, and what that costs in memory."""
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpujac import settings
+from gpujac.core.aval import item_bytes
+from gpujac.core.trace import payload
+from gpujac.errors import ArgumentError, ArgumentTypeError
+from gpujac.ops.contract import Contract
+from gpujac.program.ir import Partial, Program, Scale
+
+_SMALL = 8  # rows that always go in one pass
+_CONTRACTION_ROWS = 256  # matrix products want tall operands
+_CONTRACTION_BYTES = 16 << 20  # as long as one buffer stays below this
+
+
+class Plan(NamedTuple):
+    """What a Jacobian call decided.
+
+    `mode`: "rev" or "fwd"; `rows`: basis vectors in all; `chunk_size`: per sweep (None: one pass);
+    `chunks`: number of sweeps; `assembly`: "stack" or "preallocate"; `row_bytes`: live bytes of
+    the sweep per row.
+    """
+
+    mode: str
+    rows: int
+    chunk_size: int | None
+    chunks: int
+    assembly: str
+    row_bytes: int
+
+
+def check_chunk_size(what: str, chunk_size: Any) -> None:
+    """Raise unless chunk_size is None, "auto" or an int of at least 1."""
+    if chunk_size is None or (isinstance(chunk_size, str) and chunk_size == "auto"):
+        return
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, (int, np.integer)):
+        raise ArgumentTypeError(
+            f'{what}: chunk_size={chunk_size!r} is a {type(chunk_size).__name__}; give an int of at least 1, '
+            'None for one pass, or "auto"'
+        )
+    if chunk_size < 1:
+        raise ArgumentError(f'{what}: chunk_size={chunk_size} must be at least 1, None or "auto"')
+
+
+def check_assembly(what: str, assembly: Any) -> None:
+    """Raise unless assembly is one of the three words."""
+    if assembly not in ("auto", "stack", "preallocate"):
+        raise ArgumentError(f'{what}: assembly={assembly!r}; choose "auto", "stack" or "preallocate"')
+
+
+def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None) -> Plan:
+    """Settle the chunk size and the assembly for `rows` basis vectors."""
+    lanes = _outer_lanes(program)
+    live = live_bytes(program, mode == "rev") * lanes
+    k = rows if chunk_size is None else _auto(program, rows, lanes) if chunk_size == "auto" else int(chunk_size)
+    if memory is not None and chunk_size == "auto":
+        k = min(k, max(1, memory // max(live, 1)))
+    elif memory is not None and k * live > memory:
+        k = max(1, memory // max(live, 1))
+    k = max(1, min(k, rows))
+    chunks = math.ceil(rows / k) if rows else 0
+    if assembly == "auto":
+        assembly = "preallocate" if chunks > 1 else "stack"
+    return Plan(mode, rows, k if chunks > 1 else None, chunks, assembly, live)
+
+
+def _auto(program: Program, rows: int, lanes: int) -> int:
+    """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
+    if rows <= _SMALL or all(e.__class__ is Scale for e in program.entries[program.inputs :]):
+        return rows
+    widest = widest_bytes(program) * lanes
+    k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
+    if any(e.__class__ is Partial and type(e.op) is Contract for e in program.entries):
+        k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
+    return max(1, k)
+
+
+def widest_bytes(program: Program) -> int:
+    """Bytes of the largest variable, for one row."""
+    return max((math.prod(e.shape) * item_bytes(e.dtype) for e in program.entries), default=1)
+
+
+def live_bytes(program: Program, reverse: bool) -> int:
+    """The most bytes of tangents alive at once during one sweep of one row."""
+    size = [math.prod(e.shape) * item_bytes(e.dtype) for e in program.entries]
+    order = range(len(size) - 1, -1, -1) if reverse else range(len(size))
+    alive, peak = 0, 0
+    last = program.last_reads()
+    started: set[int] = set()
+    for i in order:
+        if reverse:  # an entry's cotangent dies once read; those it feeds come alive
+            if i not in started:
+                alive += size[i]
+            fresh = [v for v in set(program.entries[i].reads) if v not in started]
+            started.update(fresh)
+            alive += sum(size[v] for v in fresh)
+            peak = max(peak, alive)
+            alive -= size[i] if i >= program.inputs else 0
+        else:
+            alive += size[i]
+            peak = max(peak, alive)
+            alive -= sum(size[v] for v in last[i])
+    return peak
+
+
+def _outer_lanes(program: Program) -> int:
+    """How many lanes of outer vmaps one logical row stands for."""
+    best = 1
+    for e in program.entries:
+        if e.__class__ is Scale:
+            for x in (e.y, *(e.xs or ()), *(e.coefs or ())):
+                best = max(best, _lanes(x))
+    return best
+
+
+def _lanes(x: Any) -> int:
+    inner = payload(x)
+    if inner is x or inner is None:
+        return 1
+    physical = math.prod(getattr(inner, "shape", ()))
+    logical = math.prod(getattr(x, "shape", ()))
+    return max(1, physical // max(logical, 1))
+
+
+_L2: list[int] = []
+
+
+def l2_bytes() -> int:
+    """Size of the L2 cache of one core, 1 MB where the system does not tell."""
+    if not _L2:
+        try:
+            found = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            found = 0
+        _L2.append(found if found > 0 else 1 << 20)
+    return _L2[0]
+
+
+def memory_cap(memory: Any) -> int | None:
+    """The cap in bytes from the argument or the setting."""
+    return settings.parse_bytes(memory) if memory is not None else settings.get("memory")

@@ -1,0 +1,243 @@
+"""The door of every transform: check arguments, make flat leaves, rebuild results."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac import trees
+from gpujac.array import common as c
+from gpujac.backends.choose import backend_of, is_array
+from gpujac.backends.host import keep_freed_memory
+from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.trace import Trace, Tracer, payload
+from gpujac.errors import (
+    ArgnumsRangeError,
+    ArgumentError,
+    ArgumentTypeError,
+    DTypeError,
+    ShapeError,
+    StructureError,
+)
+
+
+def name_of(f: Any) -> str:
+    """What error messages call the user's function."""
+    return getattr(f, "__name__", None) or type(f).__name__
+
+
+def check_callable(what: str, f: Any) -> None:
+    """Raise unless `f` can be called."""
+    if not callable(f):
+        raise ArgumentTypeError(f"{what}: the first argument must be a function, not {type(f).__name__}")
+    keep_freed_memory()
+
+
+def call(f: Any, args: tuple, kwargs: dict) -> Any:
+    """The user's function on traced arguments."""
+    return f(*args, **kwargs)
+
+
+def check_argnums(what: str, argnums: Any) -> None:
+    """Raise unless argnums is an int or a non-empty tuple of distinct ints."""
+    if isinstance(argnums, (bool, np.bool)) or not isinstance(argnums, (int, np.integer, tuple)):
+        raise ArgumentTypeError(
+            f"{what}: argnums={argnums!r} is a {type(argnums).__name__}; give an int or a tuple of ints"
+        )
+    if isinstance(argnums, tuple):
+        if not argnums:
+            raise ArgumentError(f"{what}: argnums=() is empty; name at least one argument")
+        for a in argnums:
+            if isinstance(a, (bool, np.bool)) or not isinstance(a, (int, np.integer)):
+                raise ArgumentTypeError(f"{what}: argnums={argnums!r}: {a!r} is no int")
+
+
+def selected(what: str, argnums: Any, args: tuple) -> tuple[int, ...]:
+    """Non-negative positions of the selected arguments."""
+    wanted = argnums if isinstance(argnums, tuple) else (argnums,)
+    n = len(args)
+    for a in wanted:
+        if not -n <= a < n:
+            raise ArgnumsRangeError(
+                f"{what}: argnums={argnums} but f got only {n} positional argument{'s' * (n != 1)}; "
+                "keyword arguments cannot be selected"
+            )
+    found = tuple(operator.index(a) % n for a in wanted)
+    if len(set(found)) != len(found):
+        raise ArgumentError(f"{what}: argnums={argnums} names argument {found[0]} twice")
+    return found
+
+
+class Point:
+    """The selected arguments as flat leaves, and how to put tracers in their place."""
+
+    __slots__ = ("arguments", "positions", "specs", "leaves", "counts", "single")
+
+    def __init__(self, what: str, args: Any, argnums: Any = None) -> None:
+        if not isinstance(args, tuple):
+            raise ArgumentTypeError(f"{what}: primals must be a tuple, not {type(args).__name__}; write (x,)")
+        self.arguments = args
+        self.single = argnums is not None and not isinstance(argnums, tuple)
+        self.positions = tuple(range(len(args))) if argnums is None else selected(what, argnums, args)
+        self.specs: list = []
+        self.leaves: list = []
+        self.counts: list[int] = []
+        for position in self.positions:
+            leaves, spec = trees.flatten(args[position])
+            for i, x in enumerate(leaves):
+                if not _is_differentiable_leaf(x):
+                    raise _bad_leaf(what, args, position, i)
+            self.specs.append(spec)
+            self.counts.append(len(leaves))
+            self.leaves += leaves
+
+    def args(self, tracers: list) -> tuple:
+        """All positional arguments with tracers at the selected leaves."""
+        args = list(self.arguments)
+        for position, tree in zip(self.positions, self.trees(tracers), strict=True):
+            args[position] = tree
+        return tuple(args)
+
+    def trees(self, leaves: list) -> list:
+        """Flat leaves as one tree per selected argument."""
+        out, start = [], 0
+        for spec, n in zip(self.specs, self.counts, strict=True):
+            out.append(trees.unflatten(spec, leaves[start : start + n]))
+            start += n
+        return out
+
+    def result(self, leaves: list) -> Any:
+        """Flat leaves as a result: bare for an int argnums, a tuple otherwise."""
+        parts = self.trees(leaves)
+        return parts[0] if self.single else tuple(parts)
+
+    def tangents(self, what: str, tangents: Any) -> list:
+        """Flat tangents, checked against the primals and cast to their dtypes."""
+        if not isinstance(tangents, tuple):
+            raise ArgumentTypeError(
+                f"{what}: tangents must be a tuple, not {type(tangents).__name__}; write (t,)"
+            )
+        if len(tangents) != len(self.specs):
+            raise StructureError(
+                f"{what}: {len(tangents)} tangents for {len(self.specs)} primals; give one per primal"
+            )
+        flat: list = []
+        for i, (spec, t) in enumerate(zip(self.specs, tangents, strict=True)):
+            flat += trees.match(spec, t, f"{what}: tangents[{i}]")
+        return [matched(what, "tangent", t, x) for t, x in zip(flat, self.leaves, strict=True)]
+
+
+def _is_differentiable_leaf(x: Any) -> bool:
+    if isinstance(x, Tracer):
+        return is_differentiable(x.dtype)
+    return type(x) not in (int, bool) and is_array(x) and is_differentiable(dtype_of(x))
+
+
+def _bad_leaf(what: str, args: tuple, position: int, leaf: int) -> Exception:
+    tree = args[position]
+    path = f"args[{position}]{trees.flatten_paths(tree)[leaf]}"
+    x = trees.flatten(tree)[0][leaf]
+    if not isinstance(x, Tracer) and not is_array(x):
+        return ArgumentTypeError(
+            f"{what}: {path} is a {type(x).__name__}, not an array or a number; leave it out of "
+            "argnums or pass it through a keyword argument"
+        )
+    return DTypeError(
+        f"{what}: {path} has dtype {dtype_of(x)}: integers and booleans carry no derivative; "
+        "convert it to a floating dtype or leave it out of argnums"
+    )
+
+
+def matched(what: str, name: str, t: Any, x: Any) -> Any:
+    """A tangent or cotangent in the shape and dtype of `x`."""
+    if not isinstance(t, Tracer) and not is_array(t):
+        raise ArgumentTypeError(f"{what}: a {name} is a {type(t).__name__}, not an array or a number")
+    if shape_of(t) != shape_of(x):
+        raise ShapeError(
+            f"{what}: a {name} has shape {tuple(shape_of(t))}, but its counterpart has "
+            f"{tuple(shape_of(x))}; shapes must match exactly"
+        )
+    have, want = dtype_of(t), dtype_of(x)
+    if have == want:
+        return t
+    if kind(have) == "c" and kind(want) != "c":
+        raise DTypeError(f"{what}: a complex {name} for a real array; take its real part")
+    if type(t) in (int, float, complex, bool):
+        like = payload(x)
+        return backend_of(like).asarray(t, want, like)
+    return c.astype(t, want)
+
+
+class Outputs:
+    """What the function returned, flat, with aux split off and unwrapped."""
+
+    __slots__ = ("leaves", "spec", "aux", "has_aux")
+
+    def __init__(self, what: str, result: Any, has_aux: bool, trace: Trace) -> None:
+        self.has_aux = has_aux
+        self.aux = None
+        if has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                found = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+                raise StructureError(
+                    f"{what}: with has_aux=True the function must return a tuple (output, aux), not {found}"
+                )
+            result, aux = result
+            self.aux = trees.map(lambda x: unwrapped(x, trace), aux)
+        self.leaves, self.spec = trees.flatten(result)
+        if not self.leaves:
+            raise StructureError(
+                f"{what}: the function returned {result!r}, which holds no array; did it forget to return?"
+            )
+        for i, y in enumerate(self.leaves):
+            if not isinstance(y, Tracer) and not is_array(y):
+                raise ArgumentTypeError(
+                    f"{what}: output{trees.spec_paths(self.spec)[i]} is a {type(y).__name__}, not an "
+                    "array or a number; return extra results through has_aux=True"
+                )
+
+    def check_differentiable(self, what: str) -> None:
+        """Raise for integer and boolean outputs."""
+        for i, y in enumerate(self.leaves):
+            if not is_differentiable(dtype_of(y)):
+                raise DTypeError(
+                    f"{what}: output{trees.spec_paths(self.spec)[i]} has dtype {dtype_of(y)}: outputs "
+                    "must be floating-point or complex; return it through has_aux=True"
+                )
+
+    def rebuilt(self, *flats: list) -> tuple:
+        """One tree per flat list, and aux behind them where there is one."""
+        parts = tuple(trees.unflatten(self.spec, flat) for flat in flats)
+        return (*parts, self.aux) if self.has_aux else parts
+
+
+def unwrapped(x: Any, trace: Trace) -> Any:
+    """The value of a tracer of `trace`; anything else unchanged."""
+    return x.value if isinstance(x, Tracer) and x.owner is trace else x
+
+
+def owned(y: Any, others: list, traced: bool = True) -> Any:
+    """`y` as a C-contiguous array that shares no memory with `others` or constants."""
+    if type(y) is np.ndarray:
+        shares = y.base is not None or not y.flags.c_contiguous or not traced
+        if shares or any(y is x for x in others):
+            return y.copy()
+        return y
+    if isinstance(y, Tracer) or not shape_of(y):
+        return y
+    return backend_of(y).copy(y)
+
+
+def zeros_of(x: Any) -> Any:
+    """Zeros like `x`."""
+    like = payload(x)
+    zeros = backend_of(like).zeros(tuple(shape_of(x)), dtype_of(x), like)
+    return zeros if shape_of(x) or not isinstance(zeros, np.ndarray) else zeros[()]
+
+
+def ones_of(x: Any) -> Any:
+    """A one like the 0-d `x`, in its dtype."""
+    like = payload(x)
+    if type(like) is float:
+        return 1.0
+    return backend_of(like).asarray(1, dtype_of(x), like)[()]

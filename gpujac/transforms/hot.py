@@ -1,0 +1,133 @@
+"""One-hot tangents: rows of the standard basis kept as a diagonal while entries are pointwise.
+
+A `Hot` stands for `rows` tangents of one variable. Row `row + i` is zero but for entry
+`start + i` of the raveled variable, where it holds `values[i]` (None: one), for i < count.
+"""
+
+from typing import Any
+
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import Shape, dtype_of, kind, shape_of
+from gpujac.core.op import Mask
+from gpujac.core.trace import Tracer, payload
+from gpujac.ops import elementwise as ew
+from gpujac.ops import indexing as ix
+from gpujac.ops import structure as st
+from gpujac.ops.agree import Guarded, scale
+from gpujac.ops.contract import Contract
+
+
+class Hot:
+    """Rows of a diagonal; immutable."""
+
+    __slots__ = ("rows", "row", "start", "count", "values", "shape", "dtype", "like")
+
+    def __init__(self, rows: int, row: int, start: int, count: int, values: Any, shape: Shape,
+                 dtype: Any, like: Any) -> None:
+        self.rows, self.row, self.start, self.count = rows, row, start, count
+        self.values = values
+        self.shape = shape
+        self.dtype = dtype
+        self.like = like  # an array of the backend and device at hand
+
+    def with_values(self, values: Any) -> "Hot":
+        """The same places, other values."""
+        return Hot(self.rows, self.row, self.start, self.count, values, self.shape, self.dtype, self.like)
+
+    def vector(self) -> Any:
+        """The values as an array of length `count`."""
+        if self.values is not None:
+            return self.values
+        be = backend_of(self.like)
+        return be.zeros((self.count,), self.dtype, self.like) + be.asarray(1, self.dtype, self.like)
+
+    def scaled(self, c: Any) -> "Hot":
+        """Each row times the coefficient at its place."""
+        if c is None:
+            return self
+        if type(c) is Mask:
+            return self.with_values(ew.where(self.pick(c.keep), self.vector(), 0))
+        if type(c) is Guarded:
+            return self.with_values(ew.guarded(self.vector(), self.pick(c.value)))
+        picked = self.pick(c)
+        if self.values is None and shape_of(picked) == (self.count,) and dtype_of(picked) == self.dtype:
+            return self.with_values(picked)
+        return self.with_values(scale(self.vector(), picked))
+
+    def pick(self, c: Any) -> Any:
+        """The entries of a coefficient at the places of the rows."""
+        if shape_of(c) == ():
+            return c
+        for op in st.spread_steps(tuple(c.shape), self.shape):
+            c = op(c)
+        size = st.size_of(self.shape)
+        flat = st.reshape(tuple(c.shape), (size,))(c) if len(c.shape) != 1 else c
+        if self.count == size:
+            return flat
+        return ix.slice_of((size,), ((self.start, self.start + self.count, 1),))(flat)
+
+    def same_places(self, other: "Hot") -> bool:
+        """Whether both have their values at the same places."""
+        mine = (self.rows, self.row, self.start, self.count)
+        return mine == (other.rows, other.row, other.start, other.count)
+
+    def plus(self, other: "Hot") -> "Hot":
+        """The sum of two with the same places."""
+        return self.with_values(self.vector() + other.vector())
+
+    def dense(self) -> Any:
+        """The rows written out: shape (rows, *shape)."""
+        size = st.size_of(self.shape)
+        op = ix.from_diagonal((self.rows, size), self.row, self.start, self.count)
+        full = (self.rows, *self.shape)
+        matrix = op(self.vector())
+        return matrix if matrix.shape == full else st.reshape((self.rows, size), full)(matrix)
+
+
+def rows_of(hot: Hot, entry: Any, transpose: bool) -> Any:
+    """A contraction with a constant applied to one-hot rows: scaled rows of the constant.
+
+    None where the contraction is not of that form.
+    """
+    op = entry.op
+    if type(op) is not Contract:
+        return None
+    mine, theirs = (op.left, op.right) if entry.position == 0 else (op.right, op.left)
+    before, after = (op.out, mine) if transpose else (mine, op.out)
+    constant = entry.operands[1 - entry.position]
+    if sorted(theirs) != sorted(before + after) or len(constant.shape) != len(theirs):
+        return None
+    order = tuple(theirs.index(letter) - len(theirs) for letter in before + after)
+    shape = tuple(constant.shape)
+    if order != tuple(range(-len(theirs), 0)):
+        constant = st.permute(shape, order)(constant)
+    if transpose and kind(constant.dtype) == "c":
+        constant = st.CONJ(constant)
+    return _scaled_rows(hot, constant, len(before))
+
+
+def _scaled_rows(hot: Hot, constant: Any, width: int) -> Any:
+    rest = tuple(constant.shape[width:])
+    size = st.size_of(hot.shape)
+    if width != 1:
+        constant = st.reshape(tuple(constant.shape), (size, *rest))(constant)
+    if hot.count != size:
+        key = ((hot.start, hot.start + hot.count, 1), *((0, n, 1) for n in rest))
+        constant = ix.slice_of((size, *rest), key)(constant)
+    if hot.values is not None:
+        column = st.reshape((hot.count,), (hot.count,) + (1,) * len(rest))(hot.values)
+        constant = constant * column
+    if hot.count != hot.rows:
+        key = ((hot.row, hot.row + hot.count, 1), *((0, n, 1) for n in rest))
+        constant = ix.pad((hot.rows, *rest), key)(constant)
+    return constant
+
+
+def is_traced(x: Any) -> bool:
+    """Whether a value of the sweep belongs to an outer transform."""
+    return isinstance(x, Tracer)
+
+
+def like_of(x: Any) -> Any:
+    """The innermost array of `x`, for its backend and device."""
+    return payload(x)

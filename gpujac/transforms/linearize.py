@@ -1,0 +1,81 @@
+"""Linearize: run the function once and write its tangent half down as a linear program."""
+
+from typing import Any
+
+from gpujac.array.traced import TracedArray
+from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
+from gpujac.core.trace import Tracer
+from gpujac.ops.agree import agreement
+from gpujac.program.ir import Apply, Gather, Input, Partial, Scale
+from gpujac.transforms.printing import describe_dual
+from gpujac.transforms.record import RecordTrace
+from gpujac.transforms.tangent import TangentTrace
+
+_READY = {"add", "subtract", "negative", "positive", "multiply"}  # slopes are operands or numbers
+
+
+class LinearizeTrace(TangentTrace):
+    """A trace whose tangents are variables of the program in `entries`."""
+
+    __slots__ = ("entries",)
+    transform = "vjp"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(origin)
+        self.entries: list = []
+
+    def input(self, x: Any) -> TracedArray:
+        """A tracer of `x` whose tangent enters the program."""
+        shape, dtype = aval_of(x)
+        self.entries.append(Input(shape, dtype))
+        return TracedArray(self, x, len(self.entries) - 1, shape, dtype)
+
+    def combine(self, op: Any, positions: tuple, ts: tuple, xs: tuple, y: Any, shape: Shape,
+                dtype: Any) -> Any:
+        entries = self.entries
+        entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
+        if op.name in _READY:
+            entry.resolve()
+        entries.append(entry)
+        return len(entries) - 1
+
+    def apply(self, op: Any, t: Any, shape: Shape, dtype: Any) -> Any:
+        self.entries.append(Apply(op, (t,), shape, dtype))
+        return len(self.entries) - 1
+
+    def gather(self, op: Any, ts: tuple, shape: Shape, dtype: Any) -> Any:
+        self.entries.append(Gather(op, ts, shape, dtype))
+        return len(self.entries) - 1
+
+    def partial(self, op: Any, position: int, t: Any, operands: tuple, y: Any) -> Any:
+        constants = tuple([None if p == position else x for p, x in enumerate(operands)])
+        self.entries.append(Partial(op, position, (t,), constants, shape_of(y), dtype_of(y)))
+        return len(self.entries) - 1
+
+    def rule(self, op: Any, primals: tuple, ts: tuple, operands: tuple, y: Any) -> Any:
+        record = RecordTrace(self.origin, self.entries)
+        try:
+            tangents = tuple(None if t is None else record.tracer(t) for t in ts)
+            result = op.jvp(primals, tangents, y)
+            if not (isinstance(result, TracedArray) and result.owner is record):
+                return None
+            t, shape, dtype = result.aux, result.shape, result.dtype
+            for step in agreement(shape, dtype, shape_of(y), dtype_of(y)):
+                t = self.apply(step, t, shape_of(y), dtype_of(y))
+            return t
+        finally:
+            record.close()
+
+    def add(self, ts: list, y: Any) -> Any:
+        ones = (None,) * len(ts)
+        positions = tuple(range(len(ts)))
+        self.entries.append(Scale(None, positions, tuple(ts), None, None, ones, shape_of(y), dtype_of(y)))
+        return len(self.entries) - 1
+
+    def close(self) -> None:
+        super().close()
+        self.entries = []
+
+    def describe(self, x: Tracer) -> str:
+        """The repr of a tracer."""
+        return describe_dual("vjp", x)

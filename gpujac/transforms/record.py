@@ -1,0 +1,158 @@
+"""Recording a linear function without values: tracers that are variables of a program."""
+
+from typing import Any
+
+from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import Aval, Shape, aval_of, dtype_of, shape_of
+from gpujac.core.op import Op
+from gpujac.core.trace import Trace, payload, top_trace
+from gpujac.errors import ConcretizationError, MissingRuleError
+from gpujac.ops.agree import agreement, coefficient
+from gpujac.ops.elementwise import add
+from gpujac.program.ir import Apply, Gather, Partial, Scale
+
+
+class RecordTrace(Trace):
+    """A trace whose tracers have a shape and dtype but no value; it appends to `entries`."""
+
+    __slots__ = ("entries",)
+    transform = "linear_transpose"
+
+    def __init__(self, origin: str, entries: list) -> None:
+        super().__init__(origin)
+        self.entries = entries
+
+    def tracer(self, var: int) -> TracedArray:
+        """The tracer of a variable that exists."""
+        entry = self.entries[var]
+        return TracedArray(self, None, var, entry.shape, entry.dtype)
+
+    def emit(self, entry: Any) -> TracedArray:
+        """Append an entry; returns its tracer."""
+        if not self.alive:
+            raise self.leaked()
+        self.entries.append(entry)
+        return TracedArray(self, None, len(self.entries) - 1, entry.shape, entry.dtype)
+
+    def unary(self, op: Any, x: Any) -> Any:
+        return self.pointwise(op, (x,))
+
+    def pointwise(self, op: Any, operands: tuple) -> Any:
+        traced = [p for p, x in enumerate(operands) if _is_var(self, x)]
+        fixed = [p for p in range(len(operands)) if p not in traced]
+        if not op.jointly and not (len(traced) == 1 and _linear_at(op, traced[0])):
+            raise self.not_linear(op)
+        if op.jointly:
+            self._check_zero(op, [operands[p] for p in fixed if not _selects(op, p)])
+        aval = _pointwise_aval(op, operands)
+        values = tuple(None if p in traced else x for p, x in enumerate(operands))
+        witness = _Typed(aval)
+        coefs = tuple(_known(op, p, values, witness) for p in traced)
+        reads = tuple(self._agreed(operands[p], aval) for p in traced)
+        return self.emit(Scale(op, tuple(traced), reads, None, None, coefs, *aval))
+
+    def _agreed(self, x: Any, aval: Aval) -> int:
+        for op in agreement(x.shape, x.dtype, aval.shape, aval.dtype):
+            x = self.emit(Apply(op, (x.aux,), *op.infer(aval_of(x))))
+        return x.aux
+
+    def _check_zero(self, op: Op, constants: list) -> None:
+        for c in constants:
+            target = payload(c)
+            if target is None or bool(backend_of(target).xp.any(target != 0)):
+                raise self.not_linear(op)
+
+    def not_linear(self, op: Op) -> MissingRuleError:
+        """The error for an op that is not linear in what it reads."""
+        return MissingRuleError(
+            f"{self.transform} of {self.origin}: {op.name} is not linear in its traced operands; "
+            "a linear function uses its argument only in sums, products with constants and "
+            "structural operations"
+        )
+
+    def linear(self, op: Any, x: Any) -> Any:
+        return self.emit(Apply(op, (x.aux,), *op.infer(aval_of(x))))
+
+    def joint(self, op: Any, operands: tuple) -> Any:
+        traced = tuple(p for p, x in enumerate(operands) if _is_var(self, x))
+        self._check_zero(op, [x for p, x in enumerate(operands) if p not in traced])
+        aval = op.infer(*(aval_of(x) for x in operands))
+        part = op if len(traced) == len(operands) else op.restricted(traced)
+        reads = tuple(operands[p].aux for p in traced)
+        single = len(traced) == 1 and part is not op
+        return self.emit((Apply if single else Gather)(part, reads, *aval))
+
+    def general(self, op: Any, operands: tuple) -> Any:
+        traced = [p for p, x in enumerate(operands) if _is_var(self, x)]
+        if len(traced) != 1 or traced[0] not in op.linear_in:
+            raise self.not_linear(op)
+        (p,) = traced
+        aval = op.infer(*(aval_of(x) for x in operands))
+        constants = tuple(None if q == p else x for q, x in enumerate(operands))
+        return self.emit(Partial(op, p, (operands[p].aux,), constants, *aval))
+
+    def concrete(self, x: Any) -> Any:
+        raise ConcretizationError(
+            f"{self.transform} of {self.origin}: a linear function is recorded without values, so "
+            "Python cannot branch on one or read it; use gpujac.vjp at a point instead"
+        )
+
+    def boxed(self, value: Any) -> Any:
+        raise self.concrete(None)
+
+
+class _Typed:
+    """Stands for a result that has no value yet, where only its dtype is asked."""
+
+    __slots__ = ("shape", "dtype")
+
+    def __init__(self, aval: Aval) -> None:
+        self.shape, self.dtype = aval
+
+
+def _is_var(trace: Trace, x: Any) -> bool:
+    return x.__class__ is TracedArray and x.owner is trace
+
+
+def _linear_at(op: Any, position: int) -> bool:
+    return bool(op.linear) and op.linear[position]
+
+
+def _selects(op: Any, position: int) -> bool:
+    return op.name == "where" and position == 0
+
+
+def _known(op: Any, position: int, values: tuple, witness: Any) -> Any:
+    """The coefficient, which may not depend on the traced operand or on the result."""
+    return coefficient(op, position, values, witness)
+
+
+def _pointwise_aval(op: Any, operands: tuple) -> Aval:
+    """Shape and dtype of the result, with one lane standing for each operand."""
+    shape = _broadcast([shape_of(x) for x in operands])
+    kinds = [x for p, x in enumerate(operands) if not _selects(op, p)]
+    strong = [dtype_of(x) for x in kinds if type(x) not in (int, float, complex, bool)]
+    weak = [x for x in kinds if type(x) in (int, float, complex, bool)]
+    target = payload(next((x for x in kinds if payload(x) is not None and type(x) not in (int, float, complex, bool)), 0.0))
+    xp = backend_of(target).xp
+    return Aval(shape, xp.result_type(*strong, *weak) if len(strong) + len(weak) > 1 else strong[0])
+
+
+def _broadcast(shapes: list[Shape]) -> Shape:
+    rank = max(len(s) for s in shapes)
+    padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
+    return tuple(next((n for n in column if n != 1), 1) for column in zip(*padded, strict=True))
+
+
+def sum_tracers(xs: list) -> Any:
+    """The sum of several tracers of one shape."""
+    total = xs[0]
+    for x in xs[1:]:
+        total = add(total, x)
+    return total
+
+
+def is_recorded(x: Any) -> bool:
+    """Whether the highest trace of `x` records without values."""
+    return isinstance(top_trace((x,)), RecordTrace)

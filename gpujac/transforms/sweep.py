@@ -1,0 +1,209 @@
+"""Running a linear program: forward (push) and transposed (pull), any leading axes in front.
+
+A tangent or cotangent is an array with the variable's shape behind any leading axes, or a `Hot`
+(rows of a diagonal). No user code and no derivative rule runs here.
+"""
+
+from typing import Any
+
+from gpujac.ops.agree import conjugated, scale
+from gpujac.ops.indexing import Slice, place
+from gpujac.ops.structure import Cast, Reshape
+from gpujac.program.ir import Apply, Gather, Input, Program, Scale
+from gpujac.transforms.hot import Hot, rows_of
+
+
+def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
+    """The cotangents of the inputs from those of some variables; None is a zero."""
+    entries = program.entries
+    cts: list[Any] = [None] * len(entries)
+    hots: dict[int, Hot] = {}
+    pieces: dict[int, list] = {}
+    for var, ct in seeds:
+        if type(ct) is Hot:
+            _add_hot(cts, hots, var, ct)
+        else:
+            cts[var] = ct if cts[var] is None else cts[var] + ct
+    conjugate = program.complex
+    for i in range(len(entries) - 1, program.inputs - 1, -1):
+        ct = cts[i]
+        if pieces and i in pieces:
+            ct = _placed(entries[i].shape, pieces.pop(i), ct)
+        if hots and i in hots:
+            hot = hots.pop(i)
+            if ct is None:
+                _pull_hot(entries[i], hot, cts, hots, conjugate)
+                continue
+            ct = ct + hot.dense()
+        if ct is None:
+            continue
+        cts[i] = None  # frees it
+        entry = entries[i]
+        kind = entry.__class__
+        if kind is Scale:
+            coefs = entry.coefs
+            if coefs is None:
+                coefs = entry.resolve()
+            for var, c in zip(entry.reads, coefs):
+                part = ct if c is None else scale(ct, conjugated(c) if conjugate else c)
+                old = cts[var]
+                cts[var] = part if old is None else old + part
+        elif kind is Apply:
+            op, (var,) = entry.op, entry.reads
+            if op.__class__ is Slice:
+                pieces.setdefault(var, []).append((op.key, ct))
+            else:
+                part = op.transposed(ct)
+                old = cts[var]
+                cts[var] = part if old is None else old + part
+        elif kind is Gather:
+            _pull_gather(entry, ct, cts, pieces)
+        else:
+            (var,) = entry.reads
+            part = entry.op.transpose(entry.position, ct, entry.operands, entries[var].shape)
+            old = cts[var]
+            cts[var] = part if old is None else old + part
+    return [_total(entries[i], i, cts, hots, pieces) for i in range(program.inputs)]
+
+
+def _pull_gather(entry: Any, ct: Any, cts: list, pieces: dict) -> None:
+    for var, part in zip(entry.reads, entry.op.parts, strict=True):
+        value = part(ct)
+        cts[var] = value if cts[var] is None else cts[var] + value
+
+
+def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> None:
+    """One entry read through the diagonal channel."""
+    kind = entry.__class__
+    if kind is Scale:
+        coefs = entry.coefs if entry.coefs is not None else entry.resolve()
+        for var, c in zip(entry.reads, coefs, strict=True):
+            _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
+        return
+    if kind is Apply:
+        (var,) = entry.reads
+        moved = _moved(entry.op, entry.op.transposed, hot, entry.op.src)
+        if moved is not None:
+            _add_hot(cts, hots, var, moved)
+            return
+        part = entry.op.transposed(hot.dense())
+        cts[var] = part if cts[var] is None else cts[var] + part
+        return
+    if kind is Gather:
+        _pull_gather(entry, hot.dense(), cts, {})
+        return
+    (var,) = entry.reads
+    part = rows_of(hot, entry, True)
+    if part is None:
+        part = entry.op.transpose(entry.position, hot.dense(), entry.operands, ())
+    cts[var] = part if cts[var] is None else cts[var] + part
+
+
+def _moved(op: Any, applied: Any, hot: Hot, trailing: tuple) -> Hot | None:
+    """The diagonal behind an op that keeps the order of the raveled entries."""
+    if op.__class__ is Reshape and len(applied.src) == len(hot.shape):
+        return Hot(hot.rows, hot.row, hot.start, hot.count, hot.values, applied.dst, hot.dtype, hot.like)
+    if op.__class__ is Cast:
+        values = applied(hot.vector())
+        return Hot(hot.rows, hot.row, hot.start, hot.count, values, hot.shape, values.dtype, hot.like)
+    return None
+
+
+def _add_hot(cts: list, hots: dict, var: int, hot: Hot) -> None:
+    old = hots.get(var)
+    if old is None:
+        hots[var] = hot
+    elif old.same_places(hot):
+        hots[var] = old.plus(hot)
+    else:
+        both = old.dense() + hot.dense()
+        del hots[var]
+        cts[var] = both if cts[var] is None else cts[var] + both
+
+
+def _placed(shape: tuple, parts: list, ct: Any) -> Any:
+    """The collected reads of one variable, written into one array."""
+    reach = max(len(key) for key, _ in parts)
+    trailing = shape[len(shape) - reach :]
+    keys = tuple(_widened(key, trailing) for key, _ in parts)
+    total = place(trailing, keys)(*(piece for _, piece in parts))
+    return total if ct is None else ct + total
+
+
+def _widened(key: tuple, trailing: tuple) -> tuple:
+    extra = len(trailing) - len(key)
+    return (*((0, n, 1) for n in trailing[:extra]), *key)
+
+
+def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
+    ct = cts[i]
+    if i in pieces:
+        ct = _placed(entry.shape, pieces[i], ct)
+    if i in hots:
+        return hots[i] if ct is None else ct + hots[i].dense()
+    return ct
+
+
+def push(program: Program, tangents: list[Any]) -> list[Any]:
+    """The tangents of the outputs from those of the inputs; None is a zero."""
+    entries, live, last = program.entries, program.live(), program.last_reads()
+    ts: list[Any] = [None] * len(entries)
+    ts[: program.inputs] = tangents
+    for i in range(program.inputs, len(entries)):
+        if not live[i]:
+            continue
+        entry = entries[i]
+        if all(ts[v] is None for v in entry.reads):
+            continue
+        ts[i] = _push_entry(entry, ts)
+        for v in last[i]:
+            ts[v] = None
+    return [None if v is None else ts[v] for v in program.outputs]
+
+
+def _push_entry(entry: Any, ts: list) -> Any:
+    kind = entry.__class__
+    if kind is Scale:
+        coefs = entry.coefs if entry.coefs is not None else entry.resolve()
+        return _push_scale(entry.reads, coefs, ts)
+    if kind is Apply:
+        t = ts[entry.reads[0]]
+        if type(t) is Hot:
+            moved = _moved(entry.op, entry.op, t, entry.op.dst)
+            if moved is not None:
+                return moved
+        return entry.op(_dense(t))
+    if kind is Gather:
+        present = [p for p, v in enumerate(entry.reads) if ts[v] is not None]
+        values = [_dense(ts[entry.reads[p]]) for p in present]
+        if len(present) == len(entry.reads):
+            return entry.op(*values)
+        return entry.op.restricted(tuple(present))(*values)
+    assert kind is not Input
+    t = ts[entry.reads[0]]
+    if type(t) is Hot:
+        rows = rows_of(t, entry, False)
+        if rows is not None:
+            return rows
+    t = _dense(t)
+    return entry.op(*(t if p == entry.position else x for p, x in enumerate(entry.operands)))
+
+
+def _push_scale(reads: tuple, coefs: tuple, ts: list) -> Any:
+    total: Any = None
+    for v, c in zip(reads, coefs, strict=True):
+        t = ts[v]
+        if t is None:
+            continue
+        part = t.scaled(c) if type(t) is Hot else scale(t, c)
+        if total is None:
+            total = part
+        elif type(total) is Hot and type(part) is Hot and total.same_places(part):
+            total = total.plus(part)
+        else:
+            total = _dense(total) + _dense(part)
+    return total
+
+
+def _dense(t: Any) -> Any:
+    return t.dense() if type(t) is Hot else t

@@ -1,0 +1,153 @@
+"""What jvp and linearize share: run the primal, then hand each tangent to the right rule.
+
+A subclass says what a tangent is (an array, or a variable of a linear program) and how to apply
+the few linear building blocks to it. An absent tangent is None: a symbolic zero.
+"""
+
+from typing import Any
+
+from gpujac.array.traced import TracedArray
+from gpujac.core.aval import Shape, dtype_of, shape_of
+from gpujac.core.trace import Trace
+from gpujac.ops.agree import agreement
+
+
+class TangentTrace(Trace):
+    """A trace whose tracers carry (primal value, tangent)."""
+
+    __slots__ = ()
+
+    # The building blocks: each returns a tangent.
+    def combine(self, op: Any, positions: tuple, ts: tuple, xs: tuple, y: Any, shape: Shape,
+                dtype: Any) -> Any:
+        """Sum of slope times tangent."""
+        raise NotImplementedError
+
+    def apply(self, op: Any, t: Any, shape: Shape, dtype: Any) -> Any:
+        """A structural linear op of a tangent."""
+        raise NotImplementedError
+
+    def gather(self, op: Any, ts: tuple, shape: Shape, dtype: Any) -> Any:
+        """An op linear in all tangents together."""
+        raise NotImplementedError
+
+    def partial(self, op: Any, position: int, t: Any, operands: tuple, y: Any) -> Any:
+        """An op with constants, linear in the tangent at `position`."""
+        raise NotImplementedError
+
+    def rule(self, op: Any, primals: tuple, ts: tuple, operands: tuple, y: Any) -> Any:
+        """The jvp rule of a nonlinear op."""
+        raise NotImplementedError
+
+    def add(self, ts: list, y: Any) -> Any:
+        """The sum of tangents of one shape."""
+        raise NotImplementedError
+
+    def unary(self, op: Any, x: Any) -> Any:
+        if not self.alive:
+            raise self.leaked()
+        value = x.value
+        y = op(value)
+        if op.flat:
+            return y
+        t = x.aux
+        try:
+            shape, dtype = y.shape, y.dtype
+        except AttributeError:  # a Python number
+            shape, dtype = (), dtype_of(y)
+        if t is not None:
+            t = self.combine(op, (0,), (t,), (value,), y, shape, dtype)
+        return TracedArray(self, y, t, shape, dtype)
+
+    def pointwise(self, op: Any, operands: tuple) -> Any:
+        if not self.alive:
+            raise self.leaked()
+        values = tuple(
+            [x.value if x.__class__ is TracedArray and x.owner is self else x for x in operands]
+        )
+        y = op(*values)
+        if op.flat:
+            return y
+        try:
+            shape, dtype = y.shape, y.dtype
+        except AttributeError:  # a Python number
+            shape, dtype = (), dtype_of(y)
+        positions: tuple = ()
+        ts: tuple = ()
+        for p, x in enumerate(operands):
+            if x.__class__ is TracedArray and x.owner is self and x.aux is not None:
+                t = x.aux
+                if x.shape != shape or x.dtype is not dtype:
+                    t = self.agree(t, x.shape, x.dtype, shape, dtype)
+                positions += (p,)
+                ts += (t,)
+        if not ts:
+            return TracedArray(self, y, None, shape, dtype)
+        t = self.combine(op, positions, ts, values, y, shape, dtype)
+        return TracedArray(self, y, t, shape, dtype)
+
+    def agree(self, t: Any, shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any) -> Any:
+        """A tangent spread and cast to the shape and dtype of the result."""
+        for op in agreement(shape, dtype, new_shape, new_dtype):
+            shape = shape[: len(shape) - len(op.src)] + op.dst
+            dtype = new_dtype  # the cast comes first
+            t = self.apply(op, t, shape, dtype)
+        return t
+
+    def linear(self, op: Any, x: Any) -> Any:
+        if not self.alive:
+            raise self.leaked()
+        y = op(x.value)
+        shape, dtype = shape_of(y), dtype_of(y)
+        t = x.aux
+        if t is not None:
+            t = self.apply(op, t, shape, dtype)
+        return TracedArray(self, y, t, shape, dtype)
+
+    def joint(self, op: Any, operands: tuple) -> Any:
+        values, ts = self.split(operands)
+        y = op(*values)
+        present = tuple(p for p, t in enumerate(ts) if t is not None)
+        t = None
+        if present:
+            part = op if len(present) == len(ts) else op.restricted(present)
+            chosen = tuple(ts[p] for p in present)
+            if len(chosen) == 1 and part is not op:
+                t = self.apply(part, chosen[0], y.shape, y.dtype)
+            else:
+                t = self.gather(part, chosen, y.shape, y.dtype)
+        return TracedArray(self, y, t, y.shape, y.dtype)
+
+    def general(self, op: Any, operands: tuple) -> Any:
+        values, ts = self.split(operands)
+        y = op(*values)
+        if op.flat:
+            return y
+        present = [p for p, t in enumerate(ts) if t is not None]
+        t = None
+        if present:
+            if op.nonlinear and not (len(present) == 1 and present[0] in op.linear_in):
+                t = self.rule(op, values, ts, operands, y)
+            else:
+                parts = [self.partial(op, p, ts[p], values, y) for p in present]
+                t = parts[0] if len(parts) == 1 else self.add(parts, y)
+        return TracedArray(self, y, t, shape_of(y), dtype_of(y))
+
+    def split(self, operands: tuple) -> tuple[tuple, tuple]:
+        """Primal values and tangents of the operands."""
+        if not self.alive:
+            raise self.leaked()
+        values, ts = [], []
+        for x in operands:
+            mine = x.__class__ is TracedArray and x.owner is self
+            values.append(x.value if mine else x)
+            ts.append(x.aux if mine else None)
+        return tuple(values), tuple(ts)
+
+    def concrete(self, x: Any) -> Any:
+        if not self.alive:
+            raise self.leaked()
+        return x.value
+
+    def boxed(self, value: Any) -> Any:
+        return TracedArray(self, value, None, shape_of(value), dtype_of(value))

@@ -1,0 +1,377 @@
+"""Reverse mode: vjp, grad and their variants, linearize and linear_transpose."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from gpujac import ranges, trees
+from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.trace import Tracer
+from gpujac.errors import DTypeError, ShapeError, StructureError
+from gpujac.program.ir import Input, Program
+from gpujac.transforms import flatten as fl
+from gpujac.transforms.linearize import LinearizeTrace
+from gpujac.transforms.record import RecordTrace
+from gpujac.transforms.sweep import pull, push
+
+
+class Linearized:
+    """A function at a point: primal outputs (a flat list) and the linear program behind them."""
+
+    __slots__ = ("point", "outputs", "values", "program", "what")
+
+    def __init__(self, what: str, f: Any, args: tuple, kwargs: dict, argnums: Any, has_aux: bool,
+                 check: bool, keep: bool = False) -> None:
+        self.what = what
+        self.point = point = fl.Point(what, args, argnums)
+        if keep:  # the sweep may come after the caller has written into its arrays
+            point.leaves = [_private(x) for x in point.leaves]
+        trace = LinearizeTrace(fl.name_of(f))
+        token = ranges.push("linearize", ranges.TRACE)
+        try:
+            tracers = [trace.input(x) for x in point.leaves]
+            result = fl.call(f, point.args(tracers), kwargs)
+            self.outputs = outputs = fl.Outputs(what, result, has_aux, trace)
+            if check:
+                outputs.check_differentiable(what)
+            self.values: list = []
+            reads: list = []
+            for y in outputs.leaves:
+                mine = y.__class__ is TracedArray and y.owner is trace
+                reads.append(y.aux if mine else None)
+                self.values.append(y.value if mine else fl.owned(y, [], False))
+            self.program = Program(trace.entries, len(point.leaves), reads)
+        finally:
+            trace.close()
+            ranges.pop(token)
+
+    def owned_values(self) -> list:
+        """The primal outputs, sharing no memory with the inputs."""
+        return [fl.owned(y, self.point.leaves) for y in self.values]
+
+    def pulled(self, cts: list) -> list:
+        """Cotangents of the inputs as new arrays."""
+        seeds = [(v, ct) for v, ct in zip(self.program.outputs, cts, strict=True) if v is not None]
+        token = ranges.push("sweep", ranges.REPLAY)
+        try:
+            results = pull(self.program, seeds)
+        finally:
+            ranges.pop(token)
+        return [
+            fl.zeros_of(x) if r is None else fl.owned(r, cts)
+            for r, x in zip(results, self.point.leaves, strict=True)
+        ]
+
+
+def _private(x: Any) -> Any:
+    return x if isinstance(x, Tracer) or type(x) is float or type(x) is complex else backend_of(x).copy(x)
+
+
+class Pullback:
+    """The transpose of a function's derivative at one point; reusable. Call it with a cotangent."""
+
+    __slots__ = ("_linear",)
+
+    def __init__(self, linear: Linearized) -> None:
+        self._linear = linear
+
+    def __call__(self, cotangent: Any, /) -> tuple:
+        """Cotangents of the primals (a tuple) from one with the structure of the output."""
+        linear = self._linear
+        flat = trees.match(linear.outputs.spec, cotangent, "vjp: cotangent")
+        cts = [fl.matched("vjp", "cotangent", ct, y) for ct, y in zip(flat, linear.values, strict=True)]
+        return linear.point.result(linear.pulled(cts))
+
+
+def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
+    """Value of `f` and a function that pulls cotangents back: ct -> Jᵀ ct.
+
+    Args:
+        f: callable of positional pytrees of arrays.
+        *primals: pytrees of floating or complex arrays (any shapes): the point.
+        has_aux: `f` returns `(output, aux)`; aux is handed through.
+
+    Returns:
+        `(y, pullback)` or `(y, pullback, aux)`. `pullback(ct)` takes a pytree like `y` and returns
+        a tuple with one pytree per primal; it may be called again. For complex numbers it is the
+        adjoint under Re⟨a, b⟩, as in torch.
+
+    Raises:
+        DTypeError: an integer primal or output. StructureError, ShapeError: a cotangent that
+        does not match the output.
+
+    Cost: one evaluation of `f`; each pullback costs about as much again. Residuals (one
+    coefficient per operand of each elementwise op) live until the pullback is dropped.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> y, pullback = gj.vjp(lambda x: np.sin(x) * x, np.array([0.0, 1.0]))
+        >>> pullback(np.ones(2))[0].round(4)
+        array([0.    , 1.3818])
+    """
+    fl.check_callable("vjp", f)
+    token = ranges.push("vjp", ranges.TRANSFORM)
+    try:
+        linear = Linearized("vjp", f, primals, {}, None, has_aux, check=True, keep=True)
+        (y,) = linear.outputs.rebuilt(linear.owned_values())[:1]
+        rest = (linear.outputs.aux,) if has_aux else ()
+        return (y, Pullback(linear), *rest)
+    finally:
+        ranges.pop(token)
+
+
+class LinearMap:
+    """The derivative of a function at one point; reusable. Call it with tangents."""
+
+    __slots__ = ("_linear",)
+
+    def __init__(self, linear: Linearized) -> None:
+        self._linear = linear
+
+    def __call__(self, *tangents: Any) -> Any:
+        """The tangent of the output from one tangent per primal."""
+        linear = self._linear
+        ts = linear.point.tangents("linearize", tangents)
+        token = ranges.push("sweep", ranges.REPLAY)
+        try:
+            dys = push(linear.program, ts)
+        finally:
+            ranges.pop(token)
+        flat = [
+            fl.zeros_of(y) if d is None else fl.owned(d, ts)
+            for d, y in zip(dys, linear.values, strict=True)
+        ]
+        return trees.unflatten(linear.outputs.spec, flat)
+
+
+def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
+    """Value of `f` and its derivative at the point as a reusable linear function.
+
+    Args:
+        f: callable of positional pytrees of arrays; it runs once, Python control flow included.
+        *primals: pytrees of floating or complex arrays: the point.
+        has_aux: `f` returns `(output, aux)`; aux is handed through.
+
+    Returns:
+        `(y, lin)` or `(y, lin, aux)`; `lin(*tangents)` is J·tangents, without running `f` again.
+
+    Raises:
+        StructureError, ShapeError, DTypeError: arguments of `lin` that do not match the primals.
+
+    Cost: one evaluation of `f`; a call of `lin` runs its linear half only.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> y, lin = gj.linearize(lambda x: x**3, np.array([1.0, 2.0]))
+        >>> lin(np.array([1.0, 1.0]))
+        array([ 3., 12.])
+    """
+    fl.check_callable("linearize", f)
+    token = ranges.push("linearize", ranges.TRANSFORM)
+    try:
+        linear = Linearized("linearize", f, primals, {}, None, has_aux, check=False, keep=True)
+        (y,) = linear.outputs.rebuilt(linear.owned_values())[:1]
+        rest = (linear.outputs.aux,) if has_aux else ()
+        return (y, LinearMap(linear), *rest)
+    finally:
+        ranges.pop(token)
+
+
+def linear_transpose(f: Callable, *examples: Any) -> Callable:
+    """The adjoint of a linear function.
+
+    Args:
+        f: a function linear in all its arguments together; it is run without values.
+        *examples: pytrees of arrays; only shapes and dtypes are used.
+
+    Returns:
+        `ft(ct)` → tuple with one pytree per argument, the adjoint under Re⟨a, b⟩.
+
+    Raises:
+        MissingRuleError: an op of `f` is not linear in what it reads.
+        ConcretizationError: `f` reads a value.
+
+    Cost: one recording; each call is one transposed sweep.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> ft = gj.linear_transpose(lambda x: x[1:] - x[:-1], np.zeros(3))
+        >>> ft(np.array([1.0, 10.0]))[0]
+        array([-1., -9., 10.])
+    """
+    fl.check_callable("linear_transpose", f)
+    point = fl.Point("linear_transpose", examples)
+    entries: list = [Input(shape_of(x), dtype_of(x)) for x in point.leaves]
+    trace = RecordTrace(fl.name_of(f), entries)
+    try:
+        tracers = [trace.tracer(i) for i in range(len(entries))]
+        out = fl.Outputs("linear_transpose", fl.call(f, point.args(tracers), {}), False, trace)
+        reads, avals = [], []
+        for y in out.leaves:
+            mine = isinstance(y, TracedArray) and y.owner is trace
+            if not mine and np.any(y != 0):
+                raise StructureError(
+                    f"linear_transpose: an output of {fl.name_of(f)} is a nonzero constant, so the "
+                    "function is not linear"
+                )
+            reads.append(y.aux if mine else None)
+            avals.append(Input(shape_of(y), dtype_of(y)))
+        program = Program(entries, len(point.leaves), reads)
+    finally:
+        trace.close()
+
+    def transposed(ct: Any, /) -> tuple:
+        """Cotangents of the arguments from one of the output."""
+        flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
+        cts = [fl.matched("linear_transpose", "cotangent", c, a) for c, a in zip(flat, avals, strict=True)]
+        seeds = [(v, c) for v, c in zip(reads, cts, strict=True) if v is not None]
+        results = pull(program, seeds)
+        return point.result(
+            [fl.zeros_of(x) if r is None else fl.owned(r, cts) for r, x in zip(results, point.leaves, strict=True)]
+        )
+
+    return transposed
+
+
+def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, kwargs: dict,
+              holomorphic: bool = False) -> tuple[Any, Any, Any]:  # fmt: skip
+    """(gradient, value, aux) of a scalar function."""
+    token = ranges.push(what, ranges.TRANSFORM)
+    try:
+        linear = Linearized(what, f, args, kwargs, argnums, has_aux, check=False)
+        y = _scalar(what, linear)
+        if kind(dtype_of(y)) == "c" and not holomorphic:
+            raise DTypeError(
+                f"{what}: the output is complex; a gradient needs a real scalar. Return its real part or "
+                "abs, or set holomorphic=True for a holomorphic function"
+            )
+        gradient = linear.pulled([fl.ones_of(y)])
+        if holomorphic:  # the adjoint is conj(f'): conjugate back
+            gradient = [g.conj() if kind(dtype_of(g)) == "c" else g for g in gradient]
+        return linear.point.result(gradient), y, linear.outputs.aux
+    finally:
+        ranges.pop(token)
+
+
+def _scalar(what: str, linear: Linearized) -> Any:
+    leaves = linear.values
+    if len(leaves) != 1 or not trees.is_leaf(linear.outputs.spec):
+        raise StructureError(
+            f"{what}: the function must return one scalar, not {trees.describe(linear.outputs.spec)}; "
+            "use has_aux=True for extra results, or vjp or jacrev"
+        )
+    (y,) = leaves
+    if shape_of(y) != ():
+        raise ShapeError(
+            f"{what}: the function must return a scalar of shape (), not {tuple(shape_of(y))}; reduce it "
+            "with .sum(), or use vjp or jacrev"
+        )
+    if not is_differentiable(dtype_of(y)):
+        raise DTypeError(f"{what}: the output has dtype {dtype_of(y)}, which has no derivative")
+    return linear.owned_values()[0]
+
+
+def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: bool = False) -> Callable:
+    """The gradient of a scalar function, as a function.
+
+    Args:
+        f: callable that returns a real scalar (shape `()`).
+        argnums: position(s) of the arguments to differentiate: int or tuple of ints.
+        has_aux: `f` returns `(output, aux)`.
+        holomorphic: allow complex inputs and output; the result is then f'(z).
+
+    Returns:
+        A function of the same arguments (keyword arguments pass through) that returns the
+        gradient, shaped like the selected argument(s), or `(gradient, aux)`.
+
+    Raises:
+        ShapeError: the output is no scalar. DTypeError: it is integer or complex.
+
+    Cost: one evaluation of `f` and one sweep of about the same cost, whatever the number of inputs.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> gj.grad(lambda x: (x**2).sum())(np.array([1.0, -3.0]))
+        array([ 2., -6.])
+    """
+    fl.check_callable("grad", f)
+    fl.check_argnums("grad", argnums)
+
+    @_named(f)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        g, _, aux = _gradient("grad", f, argnums, has_aux, args, kwargs, holomorphic)
+        return (g, aux) if has_aux else g
+
+    return gradient
+
+
+def grad_and_value(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
+    """Gradient first, then value: `(g, y)` or `(g, (y, aux))`. Arguments as in `grad`.
+
+    Returns:
+        A function of the arguments of `f`.
+
+    Raises:
+        ShapeError, DTypeError: as `grad`.
+
+    Cost: that of `grad`.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> g, y = gj.grad_and_value(lambda x: x * x)(3.0)
+        >>> float(g), float(y)
+        (6.0, 9.0)
+    """
+    fl.check_callable("grad_and_value", f)
+    fl.check_argnums("grad_and_value", argnums)
+
+    @_named(f)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        g, y, aux = _gradient("grad_and_value", f, argnums, has_aux, args, kwargs)
+        return g, ((y, aux) if has_aux else y)
+
+    return both
+
+
+def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
+    """Value first, then gradient: `(y, g)` or `((y, aux), g)`. Arguments as in `grad`.
+
+    Returns:
+        A function of the arguments of `f`.
+
+    Raises:
+        ShapeError, DTypeError: as `grad`.
+
+    Cost: that of `grad`.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> y, g = gj.value_and_grad(lambda x: x * x)(3.0)
+        >>> float(y), float(g)
+        (9.0, 6.0)
+    """
+    swapped = grad_and_value(f, argnums, has_aux)
+
+    @_named(f)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        g, y = swapped(*args, **kwargs)
+        return y, g
+
+    return both
+
+
+def _named(f: Callable) -> Callable:
+    """wraps, for any callable."""
+    return wraps(f, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+
+
