@@ -25,17 +25,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m profiling.bench", description=__doc__)
     names = [*all_cases(), *memory.CASES]
-    parser.add_argument(
-        "--case", action="append", choices=names, metavar="NAME", help="repeatable; default all"
-    )
+    parser.add_argument("--case", action="append", choices=names, metavar="NAME", help="repeatable; default all")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds per case (default 21)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all numbers to PATH")
     parser.add_argument("--write", action="store_true", help="keep the results in the repository")
-    parser.add_argument(
-        "--peers-only", action="store_true", help="leave gpujac out (to work on the harness)"
-    )
+    parser.add_argument("--peers-only", action="store_true", help="leave gpujac out (to work on the harness)")
     options = parser.parse_args(argv)
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -65,9 +61,7 @@ def assert_ours() -> None:
         raise SystemExit(f"this gpujac is not the one of {environment.ROOT}: run from there")
 
 
-def run_case(
-    case: Case, libraries: dict[str, Library], effort: Effort, probe: Callable[[], float]
-) -> report.Row:
+def run_case(case: Case, libraries: dict[str, Library], effort: Effort, probe: Callable[[], float]) -> report.Row:
     """Check that all libraries agree on `case`, then time them."""
     row = report.Row(case.name, case.title, "s", case.targets, case.ops)
     calls = agreeing_calls(case, libraries, row)
@@ -89,9 +83,7 @@ def run_case(
     return row
 
 
-def agreeing_calls(
-    case: Case, libraries: dict[str, Library], row: report.Row
-) -> dict[str, Callable[[], Any]]:
+def agreeing_calls(case: Case, libraries: dict[str, Library], row: report.Row) -> dict[str, Callable[[], Any]]:
     """Return a call per library; failures and differences from the first one go to `row`."""
     calls: dict[str, Callable[[], Any]] = {}
     reference = None

@@ -120,9 +120,7 @@ def measure(library: str, assembly: str, size: int = SIZE) -> Peak:
 def measure_apart(library: str, assembly: str) -> Peak:
     """Measure in a process of its own."""
     command = [sys.executable, "-m", "profiling.memory", library, assembly]
-    answer = subprocess.run(
-        command, cwd=environment.ROOT, capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no message"]
         raise RuntimeError(f"memory of {library} ({assembly}): {lines[-1]}")

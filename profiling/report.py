@@ -172,8 +172,7 @@ def as_markdown(rows: list[Row], machine: dict[str, Any], date: str) -> str:
     """Return the page that is kept: machine, versions, commit, table, titles, notes."""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     facts = [
-        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; "
-        f"one thread on one core for all",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; one thread on one core for all",
         f"- versions: {versions}",
         f"- commit: {machine['commit']}",
         f"- settings: {machine['settings'] or 'defaults'}",

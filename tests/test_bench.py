@@ -6,14 +6,10 @@ Nothing here is timed: the clock is a counter that the measured calls move thems
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # profiling/ is not installed
 
 from profiling import bench, environment, memory, report
 from profiling.cases import all_cases, chain, elementwise, logistic, robertson
@@ -101,18 +97,12 @@ def test_median_is_over_rounds_so_one_slow_round_does_not_move_it() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1.0, 1.25), (1.25, 1.0)])
-def test_drift_is_the_same_whether_the_machine_slows_or_speeds_up(
-    before: float, after: float
-) -> None:
+def test_drift_is_the_same_whether_the_machine_slows_or_speeds_up(before: float, after: float) -> None:
     assert drift(before, after) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize(
-    ("after", "void"), [(1.09, False), (1.11, True), (0.92, False), (0.9, True)]
-)
-def test_a_run_is_void_when_the_probe_moved_by_more_than_ten_percent(
-    after: float, void: bool
-) -> None:
+@pytest.mark.parametrize(("after", "void"), [(1.09, False), (1.11, True), (0.92, False), (0.9, True)])
+def test_a_run_is_void_when_the_probe_moved_by_more_than_ten_percent(after: float, void: bool) -> None:
     assert PROBE_LIMIT == 0.10
     assert Timing({}, 1.0, after).void is void
 
@@ -200,9 +190,7 @@ def test_a_peer_that_raises_is_reported_and_does_not_fail_the_row() -> None:
         (Target("ratio", 0.35, "jax"), None),
     ],
 )
-def test_each_kind_of_target_measures_its_own_number(
-    target: Target, measured: float | None
-) -> None:
+def test_each_kind_of_target_measures_its_own_number(target: Target, measured: float | None) -> None:
     found = row().measured(target)
     assert found == (None if measured is None else pytest.approx(measured))
 
@@ -291,9 +279,7 @@ def test_one_thread_variables_are_asked_for_where_they_are_missing_or_differ() -
     wanted = environment.SINGLE_THREAD
     assert environment.missing_variables({}) == wanted
     assert environment.missing_variables(dict(wanted)) == {}
-    assert environment.missing_variables(wanted | {"OMP_NUM_THREADS": "2"}) == {
-        "OMP_NUM_THREADS": "1"
-    }
+    assert environment.missing_variables(wanted | {"OMP_NUM_THREADS": "2"}) == {"OMP_NUM_THREADS": "1"}
 
 
 # the cases

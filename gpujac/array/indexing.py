@@ -8,7 +8,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import shape as sh
-from gpujac.array.views import become, check_fits, check_storable, link
+from gpujac.array.views import become, check_fits, check_storable, link, write_positions
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, concrete, payload
@@ -25,13 +25,16 @@ def getitem(x: Any, key: Any) -> Any:
     if all(_is_basic(k) for k in key):
         result = _basic(x, key)
         if isinstance(result, Tracer) and isinstance(x, Tracer):
-            link(x, result)
+            if result.shape != ():  # an entry of a NumPy array is a copy, not a view
+                link(x, result, key, _SLICED)
         return result
     return _advanced(x, key)
 
 
 def setitem(x: Tracer, key: Any, value: Any) -> None:
     """`x[key] = value`: a functional update behind the name."""
+    if isinstance(value, Tracer) and _is_that_view(x, key, value):
+        return  # x[key] += v has already written through the view
     value = c.lift(value)
     check_storable(dtype_of(value), x.dtype) if type(value) not in (int, float, bool) else None
     if type(value) is float and kind(x.dtype) not in "fc":
@@ -40,6 +43,13 @@ def setitem(x: Tracer, key: Any, value: Any) -> None:
         key = (key,)
     key = tuple([_plain(k) for k in key])
     become(x, _written(x, key, value))
+
+
+def _is_that_view(x: Tracer, key: Any, value: Tracer) -> bool:
+    if value.origin is None or value.origin[0] is not x or value.origin[2] is not _SLICED:
+        return False
+    taken, key = value.origin[1], key if isinstance(key, tuple) else (key,)
+    return len(taken) == len(key) and all(_is_basic(k) and k == t for k, t in zip(key, taken, strict=True))
 
 
 def _written(x: Any, key: tuple, value: Any) -> Any:
@@ -271,15 +281,8 @@ def _traced_flat_index(shape: tuple, key: tuple) -> Any:
 def _write_flat(x: Any, key: tuple, value: Any) -> Any:
     """Advanced write: for each position the last value that names it, the old one elsewhere."""
     flat = _flat_index(x, key)
-    size = math.prod(x.shape)
-    source = ix.LastWriter(size)(flat)
-    count = math.prod(shape_of(flat))
-    value = _fitted(value, tuple(shape_of(flat)), (count,), x)
-    if count == 0:
-        return x
-    chosen = ix.take(count, 0)(value, ew.maximum(source, 0))
-    old = sh.reshape(x, (size,))
-    return sh.reshape(ew.where(ew.greater_equal(source, 0), chosen, old), x.shape)
+    value = _fitted(value, tuple(shape_of(flat)), tuple(shape_of(flat)), x)
+    return write_positions(x, flat, value)
 
 
 def scattered(x: Any, key: Any, value: Any) -> Any:
@@ -333,3 +336,6 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Any:
             base = base + (np.arange(n) * strides[i]).reshape((-1,) + (1,) * (len(shape) - i - 1))
     size = math.prod(shape)
     return ix.take(size, 0)(sh.reshape(x, (size,)), index % shape[a] * strides[a] + base)
+
+
+_SLICED = (_basic, _written)  # how a view by a basic key is taken, and written back

@@ -15,7 +15,7 @@ from gpujac.core.trace import Tracer
 from gpujac.errors import DispatchError, MutationError
 from gpujac.ops import elementwise as ew
 
-_UFUNCS: dict[Any, Any] = {
+UFUNCS: dict[Any, Any] = {
     getattr(np, name): f
     for name, f in TABLE.items()
     if isinstance(getattr(np, name, None), np.ufunc)
@@ -41,7 +41,7 @@ _REDUCE = {
 def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
     """NEP 13: a NumPy ufunc met a traced array."""
     if method == "__call__":
-        f = _UFUNCS.get(ufunc)
+        f = UFUNCS.get(ufunc)
         if f is None:
             return _by_name(ufunc, inputs, kwargs)
         if not kwargs:
@@ -79,7 +79,7 @@ def _outer(ufunc: Any, x: Any, y: Any) -> Any:
     if ufunc is np.multiply:
         return shape.reshape(outer(x, y), tuple(shape_of(x)) + tuple(shape_of(y)))
     x = shape.reshape(x, tuple(shape_of(x)) + (1,) * len(shape_of(y)))
-    return _UFUNCS[ufunc](x, y)
+    return UFUNCS[ufunc](x, y)
 
 
 def _add_at(x: Any, key: Any, value: Any) -> None:

@@ -60,7 +60,8 @@ def _count(x: Any, axis: Any, what: str) -> int:
 
 def _deviations(x: Any, axis: Any, what: str, ddof: float) -> tuple[Any, float]:
     x = c.floating(x)
-    return x - mean(x, axis, keepdims=True), max(_count(x, axis, what) - ddof, 0)
+    count = _count(x, axis, what) - ddof
+    return x - mean(x, axis, keepdims=True), count if count > 0 else 0
 
 
 def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
@@ -183,13 +184,13 @@ def _truth(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any, whe
 def any(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *,
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Whether any entry is nonzero."""
-    return _truth(rd.Any_, "any", x, axis, out, keepdims, where)
+    return _truth(rd.AnyOf, "any", x, axis, out, keepdims, where)
 
 
 def all(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *,
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Whether all entries are nonzero."""
-    return _truth(rd.All, "all", x, axis, out, keepdims, where)
+    return _truth(rd.AllOf, "all", x, axis, out, keepdims, where)
 
 
 def _arg(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any) -> Any:

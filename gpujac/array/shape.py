@@ -12,6 +12,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, ArgumentTypeError, AxisError, DispatchError, ShapeError
+from gpujac.ops import diagonal as dg
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import join
@@ -345,7 +346,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     if rank < 2:
         raise ShapeError(f"diagonal: an array of {rank} axes has no diagonal")
     x = moveaxis(x, (axis1, axis2), (-2, -1))
-    return ix.diagonal(tuple(x.shape[-2:]), max(0, -offset), max(0, offset))(x)
+    return dg.diagonal(tuple(x.shape[-2:]), max(0, -offset), max(0, offset))(x)
 
 
 def diag(v: Any, k: int = 0) -> Any:
@@ -353,7 +354,7 @@ def diag(v: Any, k: int = 0) -> Any:
     if len(v.shape) == 2:
         return diagonal(v, k)
     n = v.shape[0] + abs(k)
-    return ix.from_diagonal((n, n), max(0, -k), max(0, k), v.shape[0])(v)
+    return dg.from_diagonal((n, n), max(0, -k), max(0, k), v.shape[0])(v)
 
 
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None,

@@ -8,6 +8,7 @@ from gpujac.array import common as c
 from gpujac.array import create, indexing, linalg, reduce, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete
 from gpujac.errors import ArgumentTypeError
 from gpujac.ops import elementwise as ew
@@ -131,8 +132,8 @@ def _from_module(module: Any, names: str) -> dict[str, Any]:
 
 
 TABLE: dict[str, Any] = {
-    **{name: op for name, op in ew.POINTWISE.items() if name not in ("guarded", "logistic")},
-    **{alias: ew.POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
+    **{name: op for name, op in POINTWISE.items() if name not in ("guarded", "logistic")},
+    **{alias: POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
     **_from_module(shape, """reshape ravel transpose matrix_transpose swapaxes moveaxis squeeze expand_dims
         broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d
         array_split split unstack flip roll tile repeat pad diagonal diag trace tril triu meshgrid"""),

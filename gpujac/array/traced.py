@@ -6,28 +6,52 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import create, indexing, linalg, reduce, shape
-from gpujac.array.protocols import NAMESPACE, array_function, array_ufunc
+from gpujac.array import indexing, linalg, reduce, shape
+from gpujac.array.protocols import NAMESPACE, UFUNCS, array_function, array_ufunc
 from gpujac.array.table import clip, round
-from gpujac.array.views import become, check_fits, check_storable, link
-from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
+from gpujac.array.views import become, check_fits, check_storable
+from gpujac.core.aval import dtype_of, item_bytes, shape_of
 from gpujac.core.trace import Tracer, concrete
 from gpujac.errors import ConcretizationError
 from gpujac.ops import elementwise as ew
 from gpujac.trees import mark_leaf
 
+_SEQUENCES = frozenset((list, tuple))
+
 
 def _operator(op: Any) -> tuple[Any, Any, Any]:
     def forward(self: Any, other: Any) -> Any:
-        return op(self, other)
+        if other.__class__ is TracedArray:
+            if other.owner.level > self.owner.level:
+                return other.owner.binary(op, self, other)
+        elif other.__class__ in _SEQUENCES:
+            other = c.lift(other)
+        return self.owner.binary(op, self, other)
 
     def reflected(self: Any, other: Any) -> Any:
-        return op(other, self)
+        return op(c.lift(other) if other.__class__ in _SEQUENCES else other, self)
 
     def in_place(self: Any, other: Any) -> Any:
         other = c.lift(other)
         check_fits(shape_of(other), self.shape)
         result = op(self, other)
+        check_storable(dtype_of(result), self.dtype)
+        become(self, c.astype(result, self.dtype))
+        return self
+
+    return forward, reflected, in_place
+
+
+def _product() -> tuple[Any, Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        return linalg.matmul(self, other)
+
+    def reflected(self: Any, other: Any) -> Any:
+        return linalg.matmul(other, self)
+
+    def in_place(self: Any, other: Any) -> Any:
+        result = linalg.matmul(self, other)
+        check_fits(shape_of(result), self.shape)
         check_storable(dtype_of(result), self.dtype)
         become(self, c.astype(result, self.dtype))
         return self
@@ -57,7 +81,7 @@ class TracedArray(Tracer):
     __xor__, __rxor__, __ixor__ = _operator(ew.bitwise_xor)
     __lshift__, __rlshift__, __ilshift__ = _operator(ew.left_shift)
     __rshift__, __rrshift__, __irshift__ = _operator(ew.right_shift)
-    __matmul__, __rmatmul__, __imatmul__ = _operator(linalg.matmul)
+    __matmul__, __rmatmul__, __imatmul__ = _product()
 
     def __divmod__(self, other: Any) -> tuple:
         return self // other, self % other
@@ -178,6 +202,10 @@ class TracedArray(Tracer):
     __array_priority__ = 1000.0
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "__call__" and not kwargs:
+            f = UFUNCS.get(ufunc)
+            if f is not None:
+                return f(*inputs)
         return array_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: tuple, kwargs: dict) -> Any:
@@ -211,11 +239,11 @@ class TracedArray(Tracer):
         return getattr(concrete_or_payload(self), "device", "cpu")
 
     @property
-    def T(self) -> Any:  # noqa: N802 (NumPy's name)
+    def T(self) -> Any:
         return shape.transpose(self)
 
     @property
-    def mT(self) -> Any:  # noqa: N802 (NumPy's name)
+    def mT(self) -> Any:
         return shape.matrix_transpose(self)
 
     @property
@@ -258,9 +286,7 @@ class TracedArray(Tracer):
         """A traced array that shares this one's memory in NumPy's eyes."""
         if args:
             raise self._lost("view() as another type")
-        other = self.detached()
-        link(self, other)
-        return other
+        return self[...]
 
     def std(self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
             keepdims: bool = False, **kwargs: Any) -> Any:  # fmt: skip

@@ -1,69 +1,118 @@
-"""Which traced arrays share memory in NumPy's eyes, and what a write may do.
+"""Which traced arrays share memory in NumPy's eyes, and what a write does to the others.
 
-NumPy's views see each other's writes; a traced array cannot, so a write that another live view
-would have to see is an error instead of a wrong number.
+A traced array is immutable behind its name: a write replaces the payload. NumPy's views see each
+other's writes, so a write climbs from a view to the array it was taken from, and every other live
+view is taken anew. A view holds its parent, a parent holds weak references to its views.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 from weakref import ref
 
+import numpy as np
+
 from gpujac.core.aval import kind
 from gpujac.core.trace import Tracer
 from gpujac.errors import DTypeError, MutationError, ShapeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops import indexing as ix
+from gpujac.ops import structure as st
 
 
-def link(base: Tracer, view: Tracer) -> None:
-    """Record that `view` shares memory with `base`."""
-    if view is base:
+def link(parent: Tracer, view: Tracer, how: Any, handlers: tuple) -> None:
+    """Record that `view` is `handlers[0](parent, how)` and `handlers[1]` writes it back."""
+    if view is parent or view.origin is not None:
         return
-    family = base.family
-    if family is None:
-        base.family = family = [ref(base)]
-    elif len(family) >= 32 and len(family) & (len(family) - 1) == 0:
-        family[:] = [r for r in family if r() is not None]  # reads in a loop leave dead entries
-    family.append(ref(view))
-    view.family = family
+    view.origin = (parent, how, handlers)
+    children = parent.children
+    if children is None:
+        parent.children = children = []
+    elif len(children) >= 32 and len(children) & (len(children) - 1) == 0:
+        children[:] = [r for r in children if r() is not None]  # reads in a loop leave dead entries
+    children.append(ref(view))
 
 
 def viewing(function: Callable) -> Callable:
-    """Decorator: results of `function` are views of its first argument."""
+    """Decorator: the result of `function` is a view of its first argument."""
 
     @wraps(function)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
         result = function(x, *args, **kwargs)
-        if isinstance(x, Tracer):
-            for part in result if isinstance(result, (list, tuple)) else (result,):
-                if isinstance(part, Tracer):
-                    link(x, part)
+        if isinstance(x, Tracer) and isinstance(result, Tracer):
+            link(x, result, (function, args, kwargs), _CALLED)
         return result
 
     return wrapper
 
 
+def _call_again(parent: Any, how: tuple) -> Any:
+    function, args, kwargs = how
+    return function(parent, *args, **kwargs)
+
+
+def _write_call_back(parent: Any, how: tuple, view: Any) -> Any:
+    """The parent after a write into a view that rearranges its entries."""
+    labels = np.arange(math.prod(parent.shape)).reshape(parent.shape)
+    return write_positions(parent, _call_again(labels, how), view)
+
+
+_CALLED = (_call_again, _write_call_back)
+
+
+def write_positions(x: Any, flat: Any, value: Any) -> Any:
+    """`x` with the entries at raveled positions `flat` replaced; the last of repetitions wins."""
+    size, count = math.prod(x.shape), math.prod(flat.shape)
+    if count == 0:
+        return x
+    source = ix.LastWriter(size)(flat)
+    value = st.reshape(tuple(value.shape), (count,))(value)
+    chosen = ix.take(count, 0)(value, ew.maximum(source, 0))
+    old = st.reshape(tuple(x.shape), (size,))(x)
+    return st.reshape((size,), tuple(x.shape))(ew.where(ew.greater_equal(source, 0), chosen, old))
+
+
 def become(x: Tracer, new: Any) -> None:
     """Make `x` hold `new`, as an in-place write does; every check comes first."""
+    chain = [x]
+    while chain[-1].origin is not None:
+        chain.append(chain[-1].origin[0])
+    for array in chain:
+        _check_inside(array, new)
+    _store(x, new)
+    for view, parent in zip(chain[:-1], chain[1:], strict=True):
+        _, how, (_, back) = view.origin
+        _store(parent, back(parent, how, view))
+    _refresh(chain[-1], chain)
+
+
+def _refresh(parent: Tracer, current: list) -> None:
+    """Take the live views of `parent` anew, but for those that hold the write already."""
+    for r in parent.children or ():
+        view = r()
+        if view is None:
+            continue
+        if not any(view is c for c in current):
+            _, how, (again, _) = view.origin
+            _store(view, again(parent, how))
+        _refresh(view, current)
+
+
+def _store(x: Tracer, new: Any) -> None:
+    if isinstance(new, Tracer):
+        x.owner, x.value, x.aux = new.owner, new.value, new.aux
+    else:
+        x.value, x.aux = new, None
+
+
+def _check_inside(x: Tracer, new: Any) -> None:
     if isinstance(new, Tracer) and new.owner.level > x.stamp and new.owner is not x.owner:
         raise MutationError(
             f"in-place write: an array of shape {x.shape} made outside {new.owner.transform} of "
             f"{new.owner.origin} would receive a value traced inside it; make the array inside "
             "the function (np.zeros_like, .copy()) or return the value instead"
         )
-    if x.family is not None:
-        others = [r() for r in x.family]
-        if any(o is not None and o is not x for o in others):
-            raise MutationError(
-                f"in-place write into an array of shape {x.shape} that shares memory with another "
-                "live array (a slice, reshape or transpose of it, or the array it was taken "
-                "from), which would have to see the write; write through one name only, as in "
-                "x[1:3, 0] = v, or take a copy with .copy() first"
-            )
-        x.family = None
-    if isinstance(new, Tracer):
-        x.owner, x.value, x.aux = new.owner, new.value, new.aux
-    else:
-        x.value, x.aux = new, None
 
 
 def check_storable(value: Any, target: Any) -> None:

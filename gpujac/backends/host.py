@@ -147,7 +147,7 @@ class Host:
 
     def last_writer(self, index: Any, size: int) -> Any:
         source = np.full(size, -1, np.intp)
-        source[index] = np.arange(index.size)
+        source[index.ravel()] = np.arange(index.size)
         return source
 
     def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:

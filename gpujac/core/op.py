@@ -13,7 +13,7 @@ leading axes alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -32,16 +32,19 @@ Slope = Callable[..., Any] | None
 class Sample:
     """One way to call an op in the tests: operand shapes and where values are drawn from."""
 
-    __slots__ = ("call", "shapes", "low", "high", "complex_ok", "kinds")
+    __slots__ = ("call", "shapes", "low", "high", "complex_ok", "kinds", "double")
 
     def __init__(self, call: Any, *shapes: Shape, low: float = -2.0, high: float = 2.0,
-                 complex_ok: bool = False, kinds: str = "") -> None:
-        self.call = call  # the op, or a function that applies it
+                 complex_ok: bool = False, kinds: str = "", double: bool = False) -> None:
+        self.call = call  # the op
         self.shapes = shapes
         self.low = low
         self.high = high
         self.complex_ok = complex_ok
-        self.kinds = kinds or "f" * len(shapes)  # "f" float, "i" int index, "b" bool per operand
+        # per operand: "f" float, "m" well-conditioned matrices, "c" always complex, "b" bool,
+        # "i" integers from 0 to 2
+        self.kinds = kinds or "f" * len(shapes)
+        self.double = double  # the op itself names double precision
 
 
 class Mask:
@@ -105,6 +108,10 @@ class Pointwise(Op):
     result: str = ""  # kind of the result where it is not that of the operands: "b" or "i"
     cuda: str | None = None
     host: Any = None
+    refuses: Any = field(default_factory=dict)  # type: ignore[misc]  # an instance field here too
+
+    def __reduce__(self) -> tuple:
+        return pointwise_named, (self.name,)  # pickled by registry name
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         return common_backend(operands).function(self.name)(*operands)
@@ -114,8 +121,7 @@ class Pointwise(Op):
         return Aval(shape, np.dtype(bool) if self.result == "b" else np.result_type(*(a.dtype for a in avals)))
 
     def depends(self, *patterns: Any) -> Any:
-        shapes = (p.shape for p in patterns if p is not None)
-        return pattern.union(patterns, np.broadcast_shapes(*shapes))
+        return pattern.union(patterns, np.broadcast_shapes(*(p.shape for p in patterns)))
 
     def samples(self) -> list[Sample]:  # type: ignore[override]  # the op is its own table row
         shapes: list[tuple] = [((3,),) * self.arity, ((2, 3),) * self.arity]
@@ -146,10 +152,10 @@ class Binary(Pointwise):
     def __call__(self, x: Any, y: Any) -> Any:
         if isinstance(x, Tracer):
             if isinstance(y, Tracer) and y.owner.level > x.owner.level:
-                return y.owner.pointwise(self, (x, y))
-            return x.owner.pointwise(self, (x, y))
+                return y.owner.binary(self, x, y)
+            return x.owner.binary(self, x, y)
         if isinstance(y, Tracer):
-            return y.owner.pointwise(self, (x, y))
+            return y.owner.binary(self, x, y)
         if type(x) in HOST_TYPES and type(y) in HOST_TYPES:
             return self.host(x, y)
         return common_backend((x, y)).function(self.name)(x, y)
@@ -168,6 +174,11 @@ class Ternary(Pointwise):
 
 _CLASSES = {1: Unary, 2: Binary, 3: Ternary}
 POINTWISE: dict[str, Pointwise] = {}  # every pointwise op by name
+
+
+def pointwise_named(name: str) -> Pointwise:
+    """The pointwise op called `name`: what unpickling one gives."""
+    return POINTWISE[name]
 
 
 def pointwise(name: str, arity: int, **fields: Any) -> Any:
@@ -243,9 +254,7 @@ class Joint(Op):
         raise self.missing("batch")
 
     def depends(self, *patterns: Any) -> Any:
-        seeds = max(p.bits.shape[0] for p in patterns if p is not None)
-        bits = [np.asarray(p.bits, np.float32) for p in patterns if p is not None]
-        assert all(b.shape[0] == seeds for b in bits)
+        bits = [p.bits.astype(np.float32) for p in patterns]
         return pattern.Pattern(self.evaluate(HOST, *bits) != 0)
 
 

@@ -48,6 +48,10 @@ class Trace:
         """A pointwise op of several operands."""
         raise NotImplementedError
 
+    def binary(self, op: Any, x: Any, y: Any) -> Any:
+        """A pointwise op of two operands: the hot path, which subclasses may shorten."""
+        return self.pointwise(op, (x, y))
+
     def linear(self, op: Any, x: Any) -> Any:
         """A structural linear op of one operand."""
         raise NotImplementedError
@@ -73,10 +77,11 @@ class Tracer:
     """A value watched by a trace. `value` and `aux` are the payload, the one mutable slot.
 
     `stamp` is the level counter at creation: a trace with a higher level was opened later.
-    `family` lists weak references to the arrays that share memory in NumPy's eyes.
+    `origin` and `children` say which arrays share memory in NumPy's eyes: a view knows its parent
+    and how it was taken, a parent has weak references to its views.
     """
 
-    __slots__ = ("owner", "value", "aux", "shape", "dtype", "stamp", "family", "__weakref__")
+    __slots__ = ("owner", "value", "aux", "shape", "dtype", "stamp", "origin", "children", "__weakref__")
 
     def __init__(self, owner: Trace, value: Any, aux: Any, shape: tuple, dtype: Any) -> None:
         self.owner = owner
@@ -85,7 +90,8 @@ class Tracer:
         self.shape = shape
         self.dtype = dtype
         self.stamp = LATEST[0]
-        self.family = None
+        self.origin = None
+        self.children = None
 
 
 def top_trace(operands: tuple) -> Trace | None:

@@ -25,6 +25,9 @@ class Guarded:
         self.value = value
 
 
+SPECIAL = frozenset((type(None), Mask, Guarded))  # coefficients that are not just multiplied
+
+
 def agreement(shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any) -> tuple[Linear, ...]:
     """The linear ops that take a tangent of one shape and dtype to those of the result."""
     steps: tuple[Linear, ...] = ()
@@ -43,12 +46,14 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
         return None
     if op.singular:
         with np.errstate(all="ignore"):  # a derivative does not warn where the function did not
-            c = slope(*xs, y)
-        c = _fit(c, y)
+            c = _fit(slope(*xs, y), y)
         target = payload(c)
         return c if backend_of(target).all_finite(target) else Guarded(c)
     c = slope(*xs, y)
-    return c if type(c) is Mask else _fit(c, y)
+    kind_of = c.__class__
+    if kind_of is float or kind_of is int or kind_of is Mask or kind_of is complex:
+        return c
+    return c if c.dtype is y.dtype else _fit(c, y)
 
 
 def _fit(c: Any, y: Any) -> Any:
@@ -65,6 +70,8 @@ def _fit(c: Any, y: Any) -> Any:
 
 def scale(t: Any, c: Any) -> Any:
     """The tangent `t` times the coefficient `c`."""
+    if c.__class__ not in SPECIAL:
+        return t * c
     if c is None:
         return t
     if type(c) is Mask:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, final
 
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued
+from gpujac.core.trace import Tracer
 from gpujac.ops.batching import move_axis
 from gpujac.ops.structure import CONJ, spread_steps, sum_over
 
@@ -90,6 +91,15 @@ class Contract(General):
     left: str
     right: str
     out: str
+
+    def __call__(self, *operands: Any) -> Any:
+        a, b = operands
+        if isinstance(a, Tracer) or isinstance(b, Tracer):
+            # a trace must know every axis: leading ones get letters of their own
+            lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
+            if lead_a or lead_b:
+                return _spelled(self.left, self.right, self.out, lead_a, lead_b)(a, b)
+        return super().__call__(a, b)
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         a, b = operands
@@ -219,6 +229,14 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 @lru_cache(_CACHE)
 def _interned(left: str, right: str, out: str) -> Contract:
     return Contract(left, right, out)
+
+
+@lru_cache(_CACHE)
+def _spelled(left: str, right: str, out: str, lead_left: int, lead_right: int) -> Contract:
+    """The contraction with letters for leading axes: shared from the right where both have some."""
+    width = max(lead_left, lead_right)
+    names = "".join([c for c in _LETTERS if c not in left + right][:width])
+    return _interned(names[width - lead_left :] + left, names[width - lead_right :] + right, names + out)
 
 
 contract = _interned

@@ -8,7 +8,7 @@ closed interval, x**0 has slope 0 at 0, hypot and sinc have slope 0 at 0.
 import math
 from typing import Any
 
-from gpujac.core.op import POINTWISE, Mask, pointwise
+from gpujac.core.op import Mask, pointwise
 
 _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)

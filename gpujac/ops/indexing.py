@@ -214,69 +214,6 @@ class Place(Joint):
 @final
 @catalogued
 @dataclass(frozen=True)
-class Diagonal(Linear):
-    """Entries [row + i, column + i] of the last two axes."""
-
-    name = "diagonal"
-    row: int
-    column: int
-
-    def _rows(self) -> np.ndarray:
-        return np.arange(self.dst[0])
-
-    def evaluate(self, be: Any, x: Any) -> Any:
-        flat = be.ravel(x, len(x.shape) - 2)
-        index = (self._rows() + self.row) * self.src[1] + self._rows() + self.column
-        return be.take(flat, index, -1)
-
-    @cached_property
-    def transposed(self) -> Linear:
-        return FromDiagonal(self.dst, self.src, self.row, self.column)
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [
-            Sample(diagonal((3, 4), 0, 1), (3, 4), complex_ok=True),
-            Sample(diagonal((4, 3), 2, 0), (2, 4, 3)),
-        ]
-
-
-@final
-@catalogued
-@dataclass(frozen=True)
-class FromDiagonal(Linear):
-    """A zero matrix of shape `dst` with the operand at [row + i, column + i]."""
-
-    name = "from_diagonal"
-    row: int
-    column: int
-
-    def evaluate(self, be: Any, x: Any) -> Any:
-        (count,) = self.src
-        buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
-        view = be.diagonal_of(buffer[..., self.row :, :], self.column, count)
-        if view is not None:
-            view[...] = x
-        else:
-            for i in range(count):
-                buffer[..., self.row + i, self.column + i] = x[..., i]
-        return buffer
-
-    @cached_property
-    def transposed(self) -> Linear:
-        return Diagonal(self.dst, self.src, self.row, self.column)
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [
-            Sample(diagonal((3, 4), 0, 1).transposed, (3,), complex_ok=True),
-            Sample(diagonal((4, 3), 2, 0).transposed, (5, 2)),
-        ]
-
-
-@final
-@catalogued
-@dataclass(frozen=True)
 class Take(General):
     """Entries of `x` at integer positions along one axis of length `size`, `rest` axes after it."""
 
@@ -327,12 +264,11 @@ class Take(General):
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        index = np.array([2, 0, 2])
-        square = np.array([[1, 0], [2, 2]])
         return [
-            Sample(lambda x: take(3, 0)(x, index), (3,), complex_ok=True),
-            Sample(lambda x: take(3, 1)(x, index), (2, 3, 2)),
-            Sample(lambda x: take(3, 0)(x, square), (3,)),
+            Sample(take(3, 0), (3,), (4,), kinds="fi", complex_ok=True),
+            Sample(take(3, 1), (2, 3, 2), (3,), kinds="fi"),
+            Sample(take(3, 0), (3,), (2, 2), kinds="fi"),
+            Sample(take(3, 1), (3, 2), (), kinds="fi"),
         ]
 
 
@@ -387,12 +323,11 @@ class ScatterAdd(General):
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        index = np.array([2, 0, 2])
-        square = np.array([[1, 0], [2, 2]])
         return [
-            Sample(lambda x: scatter_add(4, 0, 1)(x, index), (3,), complex_ok=True),
-            Sample(lambda x: scatter_add(3, 1, 1)(x, index), (2, 3, 2)),
-            Sample(lambda x: scatter_add(3, 0, 2)(x, square), (2, 2)),
+            Sample(scatter_add(4, 0, 1), (3,), (3,), kinds="fi", complex_ok=True),
+            Sample(scatter_add(3, 1, 1), (2, 4, 2), (4,), kinds="fi"),
+            Sample(scatter_add(3, 0, 2), (2, 2), (2, 2), kinds="fi"),
+            Sample(scatter_add(3, 1, 2), (3, 2, 2, 4), (2, 2), kinds="fi"),
         ]
 
 
@@ -421,6 +356,10 @@ class LastWriter(General):
         rows = np.arange(size)[:, None] * index.shape[1]
         source = as_shape(source, (size, self.size))
         return source - rows * (source >= 0), -2
+
+    @classmethod
+    def samples(cls) -> list[Sample]:
+        return [Sample(cls(4), (5,), kinds="i"), Sample(cls(3), (2, 2), kinds="i")]
 
 
 @lru_cache(_CACHE)
@@ -451,19 +390,6 @@ def set_slice(src: Shape, key: Key) -> SetSlice:
 def place(dst: Shape, keys: tuple[Key, ...]) -> Any:
     """Add several pieces into zeros; one piece is a pad."""
     return Place(dst, keys) if len(keys) > 1 else pad(dst, keys[0])
-
-
-@lru_cache(_CACHE)
-def diagonal(src: Shape, row: int, column: int) -> Diagonal:
-    """The diagonal that starts at [row, column] of the last two axes."""
-    count = max(0, min(src[0] - row, src[1] - column))
-    return Diagonal(src, (count,), row, column)
-
-
-@lru_cache(_CACHE)
-def from_diagonal(dst: Shape, row: int, column: int, count: int) -> FromDiagonal:
-    """Write a vector of length `count` along a diagonal of a zero matrix."""
-    return FromDiagonal((count,), dst, row, column)
 
 
 @lru_cache(_CACHE)

@@ -17,8 +17,6 @@ def _adjoint(a: Any) -> Any:
     return CONJ(a) if kind(a.dtype) == "c" else a
 
 
-_SHIFT = {n: 4.0 * np.eye(n) for n in (2, 3)}  # makes random samples well conditioned
-
 
 @final
 @catalogued
@@ -84,8 +82,10 @@ class Solve(General):
     @classmethod
     def samples(cls) -> list[Sample]:
         return [
-            Sample(lambda a, b: Solve(True)(a + _SHIFT[2], b), (2, 2), (2,), complex_ok=True),
-            Sample(lambda a, b: Solve(False)(a + _SHIFT[3], b), (3, 3), (3, 2), complex_ok=True),
+            Sample(SOLVE_VECTOR, (2, 2), (2,), kinds="mf", complex_ok=True),
+            Sample(SOLVE_MATRIX, (3, 3), (3, 2), kinds="mf", complex_ok=True),
+            Sample(SOLVE_VECTOR, (4, 2, 2), (4, 2), kinds="mf"),
+            Sample(SOLVE_MATRIX, (2, 2), (4, 2, 3), kinds="mf"),
         ]
 
 
@@ -113,7 +113,10 @@ class Inv(General):
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        return [Sample(lambda a: INV(a + _SHIFT[3]), (3, 3), complex_ok=True)]
+        return [
+            Sample(INV, (3, 3), kinds="m", complex_ok=True),
+            Sample(INV, (4, 2, 2), kinds="m"),
+        ]
 
 
 INV = Inv()

@@ -165,7 +165,7 @@ class _Flat(Reduction):
 @final
 @catalogued
 @dataclass(frozen=True)
-class Any_(_Flat):
+class AnyOf(_Flat):
     """Whether any entry is true."""
 
     name = "any"
@@ -177,7 +177,7 @@ class Any_(_Flat):
 @final
 @catalogued
 @dataclass(frozen=True)
-class All(_Flat):
+class AllOf(_Flat):
     """Whether every entry is true."""
 
     name = "all"

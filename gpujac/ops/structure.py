@@ -202,7 +202,7 @@ class Cast(Linear):
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        return [Sample(cast(_F64, _F32), (2, 3)), Sample(cast(_C128, _F64), (2, 3), kinds="c")]
+        return [Sample(cast(_F64, _F32), (2, 3), double=True), Sample(cast(_C128, _F64), (2, 3), kinds="c")]
 
 
 @final
@@ -298,7 +298,7 @@ class Times1j(Linear):
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        return [Sample(times_1j(_F64, _C128), (2, 3))]
+        return [Sample(times_1j(_F64, _C128), (2, 3), double=True)]
 
 
 @final

@@ -53,27 +53,30 @@ def check_assembly(what: str, assembly: Any) -> None:
         raise ArgumentError(f'{what}: assembly={assembly!r}; choose "auto", "stack" or "preallocate"')
 
 
-def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None) -> Plan:
-    """Settle the chunk size and the assembly for `rows` basis vectors."""
-    lanes = _outer_lanes(program)
-    live = live_bytes(program, mode == "rev") * lanes
-    k = rows if chunk_size is None else _auto(program, rows, lanes) if chunk_size == "auto" else int(chunk_size)
-    if memory is not None and chunk_size == "auto":
+def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None,
+         reported: bool = False) -> Plan:  # fmt: skip
+    """Settle the chunk size and the assembly for `rows` basis vectors.
+
+    The scan of live bytes runs only where a cap or a report asks for it.
+    """
+    k = rows if chunk_size is None else int(chunk_size) if chunk_size != "auto" else _auto(program, rows)
+    live = 0
+    if memory is not None or reported:
+        live = live_bytes(program, mode == "rev") * _outer_lanes(program)
+    if memory is not None:
         k = min(k, max(1, memory // max(live, 1)))
-    elif memory is not None and k * live > memory:
-        k = max(1, memory // max(live, 1))
     k = max(1, min(k, rows))
-    chunks = math.ceil(rows / k) if rows else 0
+    chunks = -(-rows // k) if rows else 0
     if assembly == "auto":
         assembly = "preallocate" if chunks > 1 else "stack"
     return Plan(mode, rows, k if chunks > 1 else None, chunks, assembly, live)
 
 
-def _auto(program: Program, rows: int, lanes: int) -> int:
+def _auto(program: Program, rows: int) -> int:
     """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
     if rows <= _SMALL or all(e.__class__ is Scale for e in program.entries[program.inputs :]):
         return rows
-    widest = widest_bytes(program) * lanes
+    widest = widest_bytes(program) * _outer_lanes(program)
     k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
     if any(e.__class__ is Partial and type(e.op) is Contract for e in program.entries):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))

@@ -10,6 +10,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape, dtype_of, kind, shape_of
 from gpujac.core.op import Mask
 from gpujac.core.trace import Tracer, payload
+from gpujac.ops import diagonal as dg
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
@@ -78,7 +79,7 @@ class Hot:
     def dense(self) -> Any:
         """The rows written out: shape (rows, *shape)."""
         size = st.size_of(self.shape)
-        op = ix.from_diagonal((self.rows, size), self.row, self.start, self.count)
+        op = dg.from_diagonal((self.rows, size), self.row, self.start, self.count)
         full = (self.rows, *self.shape)
         matrix = op(self.vector())
         return matrix if matrix.shape == full else st.reshape((self.rows, size), full)(matrix)

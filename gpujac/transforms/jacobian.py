@@ -84,7 +84,8 @@ class _Run:
         self.rows = self.inputs if self.forward else self.outputs
         self.columns = self.outputs if self.forward else self.inputs
         self.plan = chunking.plan(
-            mode, linear.program, self.rows.total, options.chunk_size, options.assembly, options.memory
+            mode, linear.program, self.rows.total, options.chunk_size, options.assembly, options.memory,
+            options.report is not None,
         )
         if options.report is not None:
             options.report(self.plan)

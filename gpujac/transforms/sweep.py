@@ -6,7 +6,7 @@ A tangent or cotangent is an array with the variable's shape behind any leading 
 
 from typing import Any
 
-from gpujac.ops.agree import conjugated, scale
+from gpujac.ops.agree import SPECIAL, conjugated, scale
 from gpujac.ops.indexing import Slice, place
 from gpujac.ops.structure import Cast, Reshape
 from gpujac.program.ir import Apply, Gather, Input, Program, Scale
@@ -44,8 +44,9 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             coefs = entry.coefs
             if coefs is None:
                 coefs = entry.resolve()
-            for var, c in zip(entry.reads, coefs):
-                part = ct if c is None else scale(ct, conjugated(c) if conjugate else c)
+            for j, var in enumerate(entry.reads):
+                c = conjugated(coefs[j]) if conjugate else coefs[j]
+                part = ct if c is None else ct * c if c.__class__ not in SPECIAL else scale(ct, c)
                 old = cts[var]
                 cts[var] = part if old is None else old + part
         elif kind is Apply:

@@ -7,6 +7,7 @@ the few linear building blocks to it. An absent tangent is None: a symbolic zero
 from typing import Any
 
 from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import Shape, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
@@ -47,7 +48,7 @@ class TangentTrace(Trace):
         if not self.alive:
             raise self.leaked()
         value = x.value
-        y = op(value)
+        y = op.host(value) if value.__class__ in HOST_TYPES else op(value)
         if op.flat:
             return y
         t = x.aux
@@ -58,6 +59,36 @@ class TangentTrace(Trace):
         if t is not None:
             t = self.combine(op, (0,), (t,), (value,), y, shape, dtype)
         return TracedArray(self, y, t, shape, dtype)
+
+    def binary(self, op: Any, x: Any, y: Any) -> Any:
+        if not self.alive:
+            raise self.leaked()
+        a, s, b, t = x, None, y, None
+        if x.__class__ is TracedArray and x.owner is self:
+            a, s = x.value, x.aux
+        if y.__class__ is TracedArray and y.owner is self:
+            b, t = y.value, y.aux
+        if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES:
+            out = op.host(a, b)
+        else:
+            out = op(a, b)
+        if op.flat:
+            return out
+        try:
+            shape, dtype = out.shape, out.dtype
+        except AttributeError:  # a Python number
+            shape, dtype = (), dtype_of(out)
+        if s is not None and (x.shape != shape or x.dtype is not dtype):
+            s = self.agree(s, x.shape, x.dtype, shape, dtype)
+        if t is not None and (y.shape != shape or y.dtype is not dtype):
+            t = self.agree(t, y.shape, y.dtype, shape, dtype)
+        if t is None:
+            if s is not None:
+                s = self.combine(op, (0,), (s,), (a, b), out, shape, dtype)
+            return TracedArray(self, out, s, shape, dtype)
+        positions, ts = ((1,), (t,)) if s is None else ((0, 1), (s, t))
+        t = self.combine(op, positions, ts, (a, b), out, shape, dtype)
+        return TracedArray(self, out, t, shape, dtype)
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
         if not self.alive:

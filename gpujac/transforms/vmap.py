@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gpujac import ranges, settings, trees
+from gpujac import ranges, trees
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import is_array
+from gpujac.backends.choose import HOST_TYPES, is_array
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.op import Linear
 from gpujac.core.trace import Trace, Tracer
@@ -18,7 +19,6 @@ from gpujac.errors import (
     ArgumentTypeError,
     AxisError,
     ConcretizationError,
-    MissingRuleError,
     ShapeError,
     StructureError,
 )
@@ -27,7 +27,6 @@ from gpujac.ops.batching import as_shape, move_axis, stretch
 from gpujac.ops.join import Stack, stack
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.printing import describe_batched
-
 
 
 class VmapTrace(Trace):
@@ -65,8 +64,28 @@ class VmapTrace(Trace):
     def unary(self, op: Any, x: Any) -> Any:
         if not self.alive:
             raise self.leaked()
-        y = op(x.value)
+        value = x.value
+        y = op.host(value) if value.__class__ in HOST_TYPES else op(value)
         return TracedArray(self, y, x.aux, x.shape, dtype_of(y))
+
+    def binary(self, op: Any, x: Any, y: Any) -> Any:
+        if x.__class__ is TracedArray and x.owner is self:
+            same = y.__class__ is TracedArray and y.owner is self and y.aux == x.aux
+            if same:
+                y = y.value
+            if same or y.__class__ in SCALARS:  # no axis has to move
+                if not self.alive:
+                    raise self.leaked()
+                axis = x.aux
+                if axis is not None:
+                    x = x.value
+                    both = x.__class__ in HOST_TYPES and y.__class__ in HOST_TYPES
+                    out = op.host(x, y) if both else op(x, y)
+                    shape = out.shape
+                    at = len(shape) + axis
+                    return TracedArray(self, out, axis, shape[:at] + shape[at + 1 :], out.dtype)
+                return self.tracer(op(x.value, y), None)
+        return self.pointwise(op, (x, y))
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
         values, axes = self.split(operands)

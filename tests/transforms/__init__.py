@@ -1,0 +1,1 @@
+"""Tests of the transforms: a file per transform, per pair, and per promise of the design."""
