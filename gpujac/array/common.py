@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 
 from gpujac.backends.choose import backend_of, common_backend
-from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.aval import dtype_of, is_differentiable, item_bytes, kind, shape_of
 from gpujac.core.trace import Tracer, payload
-from gpujac.errors import ArgumentTypeError, AxisError, DispatchError, DTypeError, MutationError
+from gpujac.errors import (
+    ArgumentTypeError,
+    AxisError,
+    DispatchError,
+    DTypeError,
+    MutationError,
+    ShapeError,
+)
+from gpujac.ops import join
 from gpujac.ops import structure as st
 
 NO_VALUE = np._NoValue
@@ -25,10 +33,24 @@ def lift_list(x: Any) -> Any:
     """A (nested) list as one array; traced entries are stacked."""
     if not holds_tracer(x):
         return np.asarray(x)
-    raise ArgumentTypeError(
-        "a list that holds traced arrays is not an array: join them with np.stack([...]) or "
-        "np.concatenate([...])"
-    )
+    parts = [lift(i) for i in x]
+    shapes = {tuple(shape_of(p)) for p in parts}
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"a list of arrays of shapes {sorted(shapes)} is no array; broadcast them to one shape"
+        )
+    parts = strong(promoted(*parts) if len(parts) > 1 else tuple(parts))
+    (src,) = shapes
+    return join.stack(src, -1 - len(src), len(parts))(*parts)
+
+
+def strong(xs: Any) -> list:
+    """The operands with Python numbers as 0-d arrays of the library and dtype of the others."""
+    like = next((payload(x) for x in xs if type(x) not in _WEAK and payload(x) is not None), None)
+    if like is None:
+        return [np.asarray(x) if type(x) in _WEAK else x for x in xs]
+    dtype = common_dtype(*xs)
+    return [backend_of(like).asarray(x, dtype, like) if type(x) in _WEAK else x for x in xs]
 
 
 def holds_tracer(x: Any) -> bool:
@@ -94,10 +116,21 @@ def as_dtype(dtype: Any, like: Any) -> Any:
     """`dtype` as the backend of `like` spells it."""
     target = payload(like)
     if target is not None and not isinstance(dtype_of(target), np.dtype):
-        return dtype
+        try:
+            return getattr(backend_of(target).xp, np.dtype(dtype).name)
+        except TypeError:
+            return dtype
     found = np.dtype(dtype)
     kind(found)
     return found
+
+
+def counted(x: Any) -> Any:
+    """Booleans and short integers as the wide integers that sums and products of them need."""
+    letter = kind(x.dtype)
+    if letter in "fc" or (letter != "b" and item_bytes(x.dtype) >= 8):
+        return x
+    return astype(x, np.uint64 if letter == "u" else np.int64)
 
 
 def common_dtype(*xs: Any) -> Any:
@@ -125,7 +158,9 @@ def floating(x: Any) -> Any:
         return x
     if isinstance(dtype, np.dtype):
         return astype(x, np.float64)
-    raise DTypeError(f"an array of dtype {dtype} needs a floating dtype here; cast it first")
+    raise DTypeError(
+        f"an array of dtype {dtype} needs a floating dtype here; cast it first with astype"
+    )
 
 
 def broadcast(x: Any, shape: tuple) -> Any:

@@ -1,16 +1,18 @@
-"""New arrays shaped like traced ones: mutable, so that user code can fill them."""
+"""New arrays made while tracing: mutable, so that user code can fill them."""
 
+import operator
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array.indexing import setitem
+from gpujac.array.shape import broadcast_to, expand_dims, moveaxis, reshape, squeeze
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import dtype_of, shape_of
-from gpujac.core.trace import Tracer, payload
-from gpujac.errors import ArgumentTypeError
-from gpujac.ops import elementwise as ew
+from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.trace import Tracer, innermost, payload
+from gpujac.errors import ArgumentError
 
 
 def _shape(x: Any, shape: Any) -> tuple:
@@ -61,17 +63,60 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None, order: str = "K", subo
 
 def copy(x: Any, order: str = "K", subok: bool = False) -> Any:
     """A new array with the same values; a write into it leaves `x` alone."""
-    return ew.positive(x) if not isinstance(x, Tracer) else x.detached()
+    return x.detached()
 
 
 def asarray(x: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, device: Any = None,
             like: Any = None) -> Any:  # fmt: skip
-    """`x` itself if it is traced (cast when asked), else NumPy's asarray."""
-    if isinstance(x, (list, tuple)) and c.holds_tracer(x):
-        raise ArgumentTypeError(
-            "asarray of a list that holds traced arrays: join them with np.stack([...])"
-        )
-    if not isinstance(x, Tracer):
-        return np.asarray(x, dtype)
-    x = x if dtype is None else c.astype(x, dtype)
-    return x.detached() if copy else x
+    """`x` itself if it is traced (cast when asked); a list that holds traced entries is stacked."""
+    made = isinstance(x, (list, tuple))
+    x = c.lift(x)
+    cast = x if dtype is None else c.astype(x, dtype)
+    return cast.detached() if copy and cast is x and not made else cast
+
+
+def array(x: Any, dtype: Any = None, *, copy: Any = True, order: Any = None, subok: bool = False,
+          ndmin: int = 0, ndmax: int = 0, like: Any = None) -> Any:  # fmt: skip
+    """A copy of `x`, or its nested lists stacked into one array."""
+    y = asarray(x, dtype, copy=copy)
+    missing = ndmin - len(y.shape)
+    return reshape(y, (1,) * missing + tuple(y.shape)).detached() if missing > 0 else y
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None,
+         like: Any = None) -> Any:  # fmt: skip
+    """A new array filled with a traced value."""
+    value = fill_value if dtype is None else c.astype(fill_value, dtype)
+    return broadcast_to(value, shape).detached()
+
+
+def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False,
+             dtype: Any = None, axis: int = 0, *, device: Any = None) -> Any:  # fmt: skip
+    """Evenly spaced numbers between traced ends, along a new axis."""
+    count = operator.index(num)
+    if count < 0:
+        raise ArgumentError(f"linspace: num={count} is negative")
+    start, stop = (c.floating(x) for x in c.strong((c.lift(start), c.lift(stop))))
+    gaps = count - 1 if endpoint else count
+    shape = c.broadcast_shapes(tuple(shape_of(start)), tuple(shape_of(stop)))
+    like = payload(start if isinstance(start, Tracer) else stop)
+    steps = backend_of(like).asarray(np.arange(count) / max(gaps, 1), dtype_of(start), like)
+    steps = moveaxis(reshape(steps, (count,) + (1,) * len(shape)), 0, axis)
+    start, stop = (expand_dims(c.broadcast(x, shape), axis) for x in (start, stop))
+    y = start + (stop - start) * steps
+    y = y if dtype is None else c.astype(y, dtype)
+    return (y, squeeze(stop - start, axis) / gaps) if retstep else y
+
+
+def boxing(make: Any) -> Any:
+    """`make` (zeros, ones, empty, full) whose arrays receive traced writes while tracing."""
+
+    @wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        value = make(*args, **kwargs)
+        trace = innermost()
+        if trace is None or kind(dtype_of(value)) not in "fc":
+            return value
+        return trace.boxed(value)
+
+    return made

@@ -75,14 +75,14 @@ def write_positions(x: Any, flat: Any, value: Any) -> Any:
 
 def become(x: Tracer, new: Any) -> None:
     """Make `x` hold `new`, as an in-place write does; every check comes first."""
-    chain = [x]
-    while chain[-1].origin is not None:
-        chain.append(chain[-1].origin[0])
+    chain, steps = [x], []
+    while (origin := chain[-1].origin) is not None:
+        chain.append(origin[0])
+        steps.append(origin)
     for array in chain:
         _check_inside(array, new)
     _store(x, new)
-    for view, parent in zip(chain[:-1], chain[1:], strict=True):
-        _, how, (_, back) = view.origin
+    for view, (parent, how, (_, back)) in zip(chain[:-1], steps, strict=True):
         _store(parent, back(parent, how, view))
     _refresh(chain[-1], chain)
 
@@ -93,7 +93,7 @@ def _refresh(parent: Tracer, current: list) -> None:
         view = r()
         if view is None:
             continue
-        if not any(view is c for c in current):
+        if view.origin is not None and not any(view is c for c in current):
             _, how, (again, _) = view.origin
             _store(view, again(parent, how))
         _refresh(view, current)

@@ -12,7 +12,7 @@ from gpujac.backends.protocol import Backend
 from gpujac.errors import ArgumentTypeError, BackendError
 
 HOST_TYPES = host.TYPES
-_BY_TYPE: dict[type, Backend] = {t: host.HOST for t in host.TYPES}
+_BY_TYPE: dict[type, Backend] = dict.fromkeys(host.TYPES, host.HOST)
 _BY_NAMESPACE: dict[str, Backend] = {"numpy": host.HOST}
 
 

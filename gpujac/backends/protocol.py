@@ -69,11 +69,11 @@ class Backend(Protocol):
     def all_finite(self, x: Any) -> bool | None:
         """Whether every entry is finite; None where asking would synchronize a device."""
 
-    def owns_memory_of(self, x: Any, y: Any) -> bool:
-        """Whether the two arrays may share memory."""
-
     def copy(self, x: Any) -> Any:
         """A C-contiguous copy that shares nothing with `x`."""
+
+    def swap_order(self, x: Any) -> Any:
+        """A 2-d array transposed and C-contiguous."""
 
     def memory_free_bytes(self) -> int | None:
         """Bytes that can still be allocated, None if unknown."""

@@ -15,6 +15,24 @@ _LOCK = threading.Lock()
 LATEST = [0]  # the last level given out: stamps tracers with "which transforms were open"
 
 
+class _Open(threading.local):
+    """The traces that are open in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_OPEN = _Open()
+
+
+def innermost() -> "Trace | None":
+    """The innermost open trace of this thread: what arrays made by our namespaces belong to.
+
+    Dispatch never asks this; it looks at operands only.
+    """
+    return _OPEN.traces[-1] if _OPEN.traces else None
+
+
 class Trace:
     """One open transform; subclasses say what an operation means to it."""
 
@@ -26,10 +44,13 @@ class Trace:
             self.level = LATEST[0] = next(_COUNTER)
         self.alive = True
         self.origin = origin
+        _OPEN.traces.append(self)
 
     def close(self) -> None:
         """Mark the transform as finished: its tracers raise from now on."""
         self.alive = False
+        if self in _OPEN.traces:
+            _OPEN.traces.remove(self)
 
     def leaked(self) -> LeakedTracerError:
         """The error for a tracer that outlived this trace."""
@@ -68,6 +89,10 @@ class Trace:
         """The value behind `x` one level down, or an error if it has none."""
         raise NotImplementedError
 
+    def describe(self, x: "Tracer") -> str:
+        """The repr of a tracer of this trace."""
+        raise NotImplementedError
+
     def boxed(self, value: Any) -> Any:
         """A mutable traced array that holds the constant `value` in this trace."""
         raise NotImplementedError
@@ -90,8 +115,8 @@ class Tracer:
         self.shape = shape
         self.dtype = dtype
         self.stamp = LATEST[0]
-        self.origin = None
-        self.children = None
+        self.origin: tuple | None = None
+        self.children: list | None = None
 
 
 def top_trace(operands: tuple) -> Trace | None:

@@ -1,13 +1,13 @@
 """Linear algebra on the last two axes: solve and inv."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import numpy as np
 
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued
-from gpujac.ops.batching import stretch
+from gpujac.ops.batching import as_shape, reorder, stretch
 from gpujac.ops.contract import contract
 from gpujac.ops.structure import CONJ, permute
 
@@ -75,9 +75,27 @@ class Solve(General):
     def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
         (a, b), (i, j) = xs, axes
         b = stretch(b, j, size)
-        a = a if i is None else stretch(a, i, size)
+        if i is None:
+            result = self(a, b)
+            return result, -len(result.shape)
+        a = stretch(a, i, size)
+        lead_a, lead_b = len(a.shape) - 2, len(b.shape) - (1 if self.vector else 2)
+        if lead_a == 1 and lead_b > 1:  # (B, n, n) against (B, lead..., n): the lead are columns
+            return self._as_columns(a, b, lead_b), -len(b.shape)
+        if lead_a < lead_b:
+            a = as_shape(a, (size, *(1,) * (lead_b - lead_a), *a.shape[1:]))
+        elif lead_b < lead_a:
+            b = as_shape(b, (size, *(1,) * (lead_a - lead_b), *b.shape[1:]))
         result = self(a, b)
         return result, -len(result.shape)
+
+    def _as_columns(self, a: Any, b: Any, lead: int) -> Any:
+        rank = len(b.shape)
+        wide = reorder(b, (0, lead, *range(1, lead), *range(lead + 1, rank)))
+        shape = tuple(wide.shape)
+        flat = as_shape(wide, (*shape[:2], math.prod(shape[2:])))
+        x = as_shape(SOLVE_MATRIX(a, flat), shape)
+        return reorder(x, (0, *range(2, lead + 1), 1, *range(lead + 1, rank)))
 
     @classmethod
     def samples(cls) -> list[Sample]:

@@ -251,7 +251,7 @@ COMPLEX_ABS = ComplexAbs()
 
 
 @lru_cache(_CACHE)
-def reduction(cls: type, src: Shape, axes: Shape) -> Any:
+def reduction(cls: Any, src: Shape, axes: Shape) -> Any:
     """The reduction `cls` over `axes` of the trailing axes they reach."""
     reach = max((-a for a in axes), default=0)
     return cls(src[len(src) - reach :], axes)

@@ -6,11 +6,8 @@ block. Blocks are separate arrays, so one output's never pins the memory of anot
 
 from typing import Any
 
-import numpy as np
-
 from gpujac.array.shape import concatenate
 from gpujac.backends.choose import backend_of
-from gpujac.backends.host import HOST
 from gpujac.core.aval import Shape
 from gpujac.core.trace import Tracer, payload
 from gpujac.ops import indexing as ix
@@ -127,8 +124,7 @@ class Block:
         if isinstance(matrix, Tracer):
             return st.permute(tuple(matrix.shape), (-1, -2))(matrix) if self.forward else matrix
         if self.forward:
-            turned = backend_of(matrix).swap_last(matrix)
-            return np.ascontiguousarray(turned) if backend_of(matrix) is HOST else turned
+            return backend_of(matrix).swap_order(matrix)
         return matrix if fresh else backend_of(matrix).copy(matrix)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from gpujac import trees
 from gpujac.array import common as c
-from gpujac.backends.choose import backend_of, is_array
-from gpujac.backends.host import keep_freed_memory
+from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
+from gpujac.backends.host import PYTHON_SCALARS, keep_freed_memory
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.trace import Trace, Tracer, payload
 from gpujac.errors import (
@@ -158,13 +159,13 @@ def matched(what: str, name: str, t: Any, x: Any) -> Any:
             f"{tuple(shape_of(x))}; shapes must match exactly"
         )
     have, want = dtype_of(t), dtype_of(x)
-    if have == want:
+    if have == want and (type(t) not in PYTHON_SCALARS or type(x) in PYTHON_SCALARS):
         return t
     if kind(have) == "c" and kind(want) != "c":
         raise DTypeError(f"{what}: a complex {name} for a real array; take its real part")
-    if type(t) in (int, float, complex, bool):
+    if type(t) in PYTHON_SCALARS:
         like = payload(x)
-        return backend_of(like).asarray(t, want, like)
+        return backend_of(like).asarray(t, want, like)[()]
     return c.astype(t, want)
 
 
@@ -223,9 +224,27 @@ def owned(y: Any, others: list, traced: bool = True) -> Any:
         if shares or any(y is x for x in others):
             return y.copy()
         return y
-    if isinstance(y, Tracer) or not shape_of(y):
+    if isinstance(y, Tracer) or type(y) in HOST_TYPES:
         return y
     return backend_of(y).copy(y)
+
+
+def owned_all(ys: list, others: list) -> list:
+    """Each of `ys` as `owned` makes it, and no two of them the same array."""
+    taken = {id(x) for x in others}
+    done = []
+    for y in ys:
+        y = owned(y, [y] if id(y) in taken else [])
+        taken.add(id(y))
+        done.append(y)
+    return done
+
+
+def private(x: Any) -> Any:
+    """A copy that no write of the user's reaches; Python numbers as they are."""
+    if isinstance(x, TracedArray):
+        return x.detached()
+    return x if type(x) is float or type(x) is complex else backend_of(x).copy(x)
 
 
 def zeros_of(x: Any) -> Any:

@@ -93,10 +93,10 @@ def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,
                 raise ShapeError(
                     f"jvp with strict=True: an output of {fl.name_of(f)} does not depend on the primals"
                 )
-            y = y.value if mine else y
-            ys.append(fl.owned(y, point.leaves))
-            dys.append(fl.zeros_of(y) if dy is None else fl.owned(dy, ts))
-        return out.rebuilt(ys, dys)
+            y = y.value if mine else fl.owned(y, [], False)
+            ys.append(y)
+            dys.append(fl.zeros_of(y) if dy is None else dy)
+        return out.rebuilt(fl.owned_all(ys, point.leaves), fl.owned_all(dys, [*ts, *ys]))
     finally:
         trace.close()
         ranges.pop(token)

@@ -59,6 +59,8 @@ class LinearizeTrace(TangentTrace):
             result = op.jvp(primals, tangents, y)
             if not (isinstance(result, TracedArray) and result.owner is record):
                 return None
+            if result.aux is None:
+                return None
             t, shape, dtype = result.aux, result.shape, result.dtype
             for step in agreement(shape, dtype, shape_of(y), dtype_of(y)):
                 t = self.apply(step, t, shape_of(y), dtype_of(y))

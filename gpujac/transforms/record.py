@@ -14,7 +14,10 @@ from gpujac.program.ir import Apply, Gather, Partial, Scale
 
 
 class RecordTrace(Trace):
-    """A trace whose tracers have a shape and dtype but no value; it appends to `entries`."""
+    """A trace whose tracers have a shape and dtype but no value; it appends to `entries`.
+
+    A tracer without a variable (aux None) is a constant, which has a value.
+    """
 
     __slots__ = ("entries",)
     transform = "linear_transpose"
@@ -39,6 +42,11 @@ class RecordTrace(Trace):
         return self.pointwise(op, (x,))
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
+        operands = self._opened(operands)
+        if not any(_is_var(self, x) for x in operands):
+            return self.boxed(op(*operands))
+        if op.flat:  # a comparison or a rounding needs the value
+            raise self.valueless()
         traced = [p for p, x in enumerate(operands) if _is_var(self, x)]
         fixed = [p for p in range(len(operands)) if p not in traced]
         if not op.jointly and not (len(traced) == 1 and _linear_at(op, traced[0])):
@@ -51,6 +59,13 @@ class RecordTrace(Trace):
         coefs = tuple(_known(op, p, values, witness) for p in traced)
         reads = tuple(self._agreed(operands[p], aval) for p in traced)
         return self.emit(Scale(op, tuple(traced), reads, None, None, coefs, *aval))
+
+    def _opened(self, operands: tuple) -> tuple:
+        """The operands with constants of this trace as what they hold."""
+        return tuple(
+            x.value if x.__class__ is TracedArray and x.owner is self and x.aux is None else x
+            for x in operands
+        )
 
     def _agreed(self, x: Any, aval: Aval) -> int:
         for op in agreement(x.shape, x.dtype, aval.shape, aval.dtype):
@@ -72,9 +87,14 @@ class RecordTrace(Trace):
         )
 
     def linear(self, op: Any, x: Any) -> Any:
+        if x.aux is None:
+            return self.boxed(op(x.value))
         return self.emit(Apply(op, (x.aux,), *op.infer(aval_of(x))))
 
     def joint(self, op: Any, operands: tuple) -> Any:
+        operands = self._opened(operands)
+        if not any(_is_var(self, x) for x in operands):
+            return self.boxed(op(*operands))
         traced = tuple(p for p, x in enumerate(operands) if _is_var(self, x))
         self._check_zero(op, [x for p, x in enumerate(operands) if p not in traced])
         aval = op.infer(*(aval_of(x) for x in operands))
@@ -84,6 +104,9 @@ class RecordTrace(Trace):
         return self.emit((Apply if single else Gather)(part, reads, *aval))
 
     def general(self, op: Any, operands: tuple) -> Any:
+        operands = self._opened(operands)
+        if not any(_is_var(self, x) for x in operands):
+            return self.boxed(op(*operands))
         traced = [p for p, x in enumerate(operands) if _is_var(self, x)]
         if len(traced) != 1 or traced[0] not in op.linear_in:
             raise self.not_linear(op)
@@ -93,13 +116,19 @@ class RecordTrace(Trace):
         return self.emit(Partial(op, p, (operands[p].aux,), constants, *aval))
 
     def concrete(self, x: Any) -> Any:
-        raise ConcretizationError(
+        if x.aux is None:
+            return x.value
+        raise self.valueless()
+
+    def valueless(self) -> ConcretizationError:
+        """The error for reading a value."""
+        return ConcretizationError(
             f"{self.transform} of {self.origin}: a linear function is recorded without values, so "
             "Python cannot branch on one or read it; use gpujac.vjp at a point instead"
         )
 
     def boxed(self, value: Any) -> Any:
-        raise self.concrete(None)
+        return TracedArray(self, value, None, shape_of(value), dtype_of(value))
 
 
 class _Typed:
@@ -112,7 +141,7 @@ class _Typed:
 
 
 def _is_var(trace: Trace, x: Any) -> bool:
-    return x.__class__ is TracedArray and x.owner is trace
+    return x.__class__ is TracedArray and x.owner is trace and x.aux is not None
 
 
 def _linear_at(op: Any, position: int) -> bool:

@@ -8,9 +8,7 @@ import numpy as np
 
 from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
-from gpujac.core.trace import Tracer
 from gpujac.errors import DTypeError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
@@ -29,7 +27,7 @@ class Linearized:
         self.what = what
         self.point = point = fl.Point(what, args, argnums)
         if keep:  # the sweep may come after the caller has written into its arrays
-            point.leaves = [_private(x) for x in point.leaves]
+            point.leaves = [fl.private(x) for x in point.leaves]
         trace = LinearizeTrace(fl.name_of(f))
         token = ranges.push("linearize", ranges.TRACE)
         try:
@@ -51,7 +49,11 @@ class Linearized:
 
     def owned_values(self) -> list:
         """The primal outputs, sharing no memory with the inputs."""
-        return [fl.owned(y, self.point.leaves) for y in self.values]
+        return fl.owned_all(self.values, self.point.leaves)
+
+    def private_values(self) -> list:
+        """The primal outputs as copies: writes of the user's do not reach the residuals."""
+        return [fl.private(y) for y in self.values]
 
     def pulled(self, cts: list) -> list:
         """Cotangents of the inputs as new arrays."""
@@ -61,14 +63,8 @@ class Linearized:
             results = pull(self.program, seeds)
         finally:
             ranges.pop(token)
-        return [
-            fl.zeros_of(x) if r is None else fl.owned(r, cts)
-            for r, x in zip(results, self.point.leaves, strict=True)
-        ]
-
-
-def _private(x: Any) -> Any:
-    return x if isinstance(x, Tracer) or type(x) is float or type(x) is complex else backend_of(x).copy(x)
+        leaves = self.point.leaves
+        return fl.owned_all([fl.zeros_of(x) if r is None else r for r, x in zip(results, leaves)], cts)
 
 
 class Pullback:
@@ -118,7 +114,7 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
     token = ranges.push("vjp", ranges.TRANSFORM)
     try:
         linear = Linearized("vjp", f, primals, {}, None, has_aux, check=True, keep=True)
-        (y,) = linear.outputs.rebuilt(linear.owned_values())[:1]
+        (y,) = linear.outputs.rebuilt(linear.private_values())[:1]
         rest = (linear.outputs.aux,) if has_aux else ()
         return (y, Pullback(linear), *rest)
     finally:
@@ -142,11 +138,8 @@ class LinearMap:
             dys = push(linear.program, ts)
         finally:
             ranges.pop(token)
-        flat = [
-            fl.zeros_of(y) if d is None else fl.owned(d, ts)
-            for d, y in zip(dys, linear.values, strict=True)
-        ]
-        return trees.unflatten(linear.outputs.spec, flat)
+        flat = [fl.zeros_of(y) if d is None else d for d, y in zip(dys, linear.values, strict=True)]
+        return trees.unflatten(linear.outputs.spec, fl.owned_all(flat, ts))
 
 
 def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
@@ -176,7 +169,7 @@ def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
     token = ranges.push("linearize", ranges.TRANSFORM)
     try:
         linear = Linearized("linearize", f, primals, {}, None, has_aux, check=False, keep=True)
-        (y,) = linear.outputs.rebuilt(linear.owned_values())[:1]
+        (y,) = linear.outputs.rebuilt(linear.private_values())[:1]
         rest = (linear.outputs.aux,) if has_aux else ()
         return (y, LinearMap(linear), *rest)
     finally:
@@ -233,9 +226,8 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
         cts = [fl.matched("linear_transpose", "cotangent", c, a) for c, a in zip(flat, avals, strict=True)]
         seeds = [(v, c) for v, c in zip(reads, cts, strict=True) if v is not None]
         results = pull(program, seeds)
-        return point.result(
-            [fl.zeros_of(x) if r is None else fl.owned(r, cts) for r, x in zip(results, point.leaves, strict=True)]
-        )
+        flat = [fl.zeros_of(x) if r is None else r for r, x in zip(results, point.leaves, strict=True)]
+        return point.result(fl.owned_all(flat, cts))
 
     return transposed
 
