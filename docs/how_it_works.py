@@ -239,9 +239,8 @@ class Tracer:
         return Reshape(cut.dst, ())(cut(self)) if isinstance(key, int) else cut(self)
 
     # Python's `x[i] = v` has to change what the name x means. Arrays here never change, so it
-    # computes the array after the write, and the tracer takes that over as its payload. The
-    # payload is the only thing in the library that is ever overwritten. (gpujac also watches for
-    # views, which would have to see the write too: docs/decisions/0002-in-place-writes.md)
+    # computes the array after the write, and the tracer takes that over as its payload. (In gpujac
+    # views of the array see the write, as in NumPy: docs/decisions/0002-in-place-writes.md)
     def __setitem__(self, key: Any, new: Any) -> None:
         cut = slice_of(self.shape, key)
         old = cut(self)
@@ -649,7 +648,7 @@ def main() -> None:
     check_jacobians(loss, u)
     check_nesting(u)
     _, program = linearize(lambda x: np.sum(np.sin(x) * x[0]), np.ones(3))
-    print("The linear program of sum(sin(x) * x[0]) at a point with three entries:\n")
+    print("The linear program of sum(sin(x) * x[0]) at a point with three entries (c is a coefficient):\n")
     print(show(program))
     print("\nAll checks against central differences and against gpujac passed.")
 

@@ -104,7 +104,7 @@ def _check_selected(job: _Job, names: list[str]) -> None:
     count = len(job.args)
     for i in job.positions:
         if not -count <= i < count:
-            raise UsageError(f"--argnums {i}: there are {count} arguments (--at)")
+            raise UsageError(f"--argnums {i}: the number of arguments (--at) is {count}")
         leaves, _ = trees.flatten(job.args[i])
         for leaf, where in zip(leaves, trees.flatten_paths(job.args[i]), strict=True):
             if not np.issubdtype(leaf.dtype, np.inexact):
@@ -112,6 +112,8 @@ def _check_selected(job: _Job, names: list[str]) -> None:
                     f"--at {names[i]}{where} has dtype {leaf.dtype}, which has no derivative; "
                     "save it as float64, or leave it out of --argnums"
                 )
+    if len({i % count for i in job.positions}) < len(job.positions):
+        raise UsageError("--argnums names an argument twice")
 
 
 def _check_single(job: _Job, y: Any, out: Path) -> None:
@@ -141,9 +143,7 @@ def _compute(job: _Job, options: argparse.Namespace) -> _Result:
     return _Result(tree, reports, time.perf_counter() - start, start_bytes)
 
 
-def _transform(
-    job: _Job, options: argparse.Namespace, report: Callable[[Any], None]
-) -> Callable[..., Any]:
+def _transform(job: _Job, options: argparse.Namespace, report: Callable[[Any], None]) -> Callable[..., Any]:
     """The library's transform of the function; options it refuses are a wrong usage."""
     progress = sys.stderr.isatty() if options.progress is None else options.progress
     try:

@@ -13,6 +13,7 @@ __all__ = [
     "BackendError",
     "ConcretizationError",
     "DTypeError",
+    "DerivativeWarning",
     "DispatchError",
     "GpujacError",
     "KernelError",
@@ -153,4 +154,11 @@ class KernelError(GpujacError, RuntimeError):
     """A GPU kernel did not compile or could not be launched.
 
     The message holds the kernel's name, the compiler's log and the arguments' shapes and dtypes.
+    """
+
+
+class DerivativeWarning(UserWarning):
+    """A derivative is dropped where the code may not mean it, as by `x.item()`.
+
+    A warning, no error: it is shown once per source line, and silenced as any other warning.
     """

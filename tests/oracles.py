@@ -51,6 +51,8 @@ def close(found: Any, wanted: Any, allowed: float, what: str = "") -> None:
     assert found.shape == wanted.shape, f"{what}: shape {found.shape}, wanted {wanted.shape}"
     if not wanted.size:
         return
+    if wanted.dtype.kind == "b":
+        found, wanted = found.astype(int), wanted.astype(int)
     same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
     with np.errstate(invalid="ignore"):  # inf - inf, where both are the same infinity
         gaps = np.where(same, 0.0, np.abs(found - wanted * np.ones((), found.dtype)))

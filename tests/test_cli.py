@@ -63,6 +63,11 @@ class Model:
     @staticmethod
     def cube(u):
         return u**3
+
+def residual(u, p):
+    du = np.zeros_like(u)
+    du[1:-1] = p["nu"] * (u[2:] - 2 * u[1:-1] + u[:-2]) + u[1:-1] * (1 - u[1:-1])
+    return np.concatenate([du, u.sum(keepdims=True)]) if p["monitor"] else du
 """
 
 
@@ -145,8 +150,7 @@ def test_jacobian_is_reported_checked_and_written(folder):
         np.testing.assert_allclose(saved["J"], square_jacobian(np.linspace(0.5, 1.5, 6)))
 
 
-@pytest.mark.parametrize("mode", ["rev", "fwd"])
-@pytest.mark.parametrize("chunk_size", ["1", "2", "none", "auto"])
+@pytest.mark.parametrize(("mode", "chunk_size"), [("rev", "1"), ("fwd", "2"), ("rev", "none"), ("fwd", "auto")])
 def test_every_mode_and_chunk_size_writes_the_same_jacobian(folder, mode, chunk_size):
     """The options change how, not what."""
     lines = lines_of(
@@ -162,9 +166,7 @@ def test_every_mode_and_chunk_size_writes_the_same_jacobian(folder, mode, chunk_
 
 def test_the_number_of_chunks_is_reported(folder):
     """5 rows in chunks of 2 are 3 chunks."""
-    lines = lines_of(
-        jacobian(folder, "model.py:square", "--at", "u.npy", "--mode", "rev", "--chunk-size", "2")
-    )
+    lines = lines_of(jacobian(folder, "model.py:square", "--at", "u.npy", "--mode", "rev", "--chunk-size", "2"))
     assert lines["chunk size"] == "2 (asked for): 5 rows in 3 chunks"
 
 
@@ -247,8 +249,8 @@ USAGE = [
     (["model.py:square", "--at", "objects.npy"], "not a NumPy file of plain numbers"),
     (["model.py:square", "--at", "model.py"], "use a .npy file"),
     (["model.py:square", "--at", "integers.npy"], "has dtype int64"),
-    (["model.py:square", "--at", "u.npy", "--argnums", "1"], "there are 1 arguments"),
-    (["model.py:loss", "--at", "u.npy", "--at", "v.npy", "--argnums", "0,0"], "argnums"),
+    (["model.py:square", "--at", "u.npy", "--argnums", "1"], "the number of arguments (--at) is 1"),
+    (["model.py:loss", "--at", "u.npy", "--at", "v.npy", "--argnums", "0,-2"], "names an argument twice"),
     (["model.py:square", "--at", "u.npy", "--argnums", "x"], "is not a position"),
     (["model.py:square", "--at", "u.npy", "--chunk-size", "0"], "is not auto, none or a whole"),
     (["model.py:square", "--at", "u.npy", "--chunk-size", "1.5"], "is not auto, none or a whole"),
@@ -263,14 +265,14 @@ USAGE = [
     (["model.py:square", "--at", "u.npy", "--what"], "unrecognized arguments: --what"),
 ]
 FAILS = [
-    (["model.py:raises", "--at", "u.npy"], "in model.py (line 25): ValueError: first second"),
-    (["model.py:exits", "--at", "u.npy"], "in model.py (line 28): SystemExit: gone"),
+    (["model.py:raises", "--at", "u.npy"], "in model.py (line 23): ValueError: first second"),
+    (["model.py:exits", "--at", "u.npy"], "in model.py (line 26): SystemExit: gone"),
     (["broken.py:f", "--at", "u.npy"], "loading failed in broken.py (line 3): ZeroDivisionError"),
     (["syntax.py:f", "--at", "u.npy"], "loading failed in syntax.py (line 2): SyntaxError"),
     (["quits.py:f", "--at", "u.npy"], "loading failed in quits.py (line 2): SystemExit: 3"),
     (["model.py:square", "--at", "u.npy", "--at", "v.npy"], "TypeError: square() takes 1"),
     (["model.py:loss", "--at", "u.npy", "--at", "large.npy"], "ValueError: operands could not be"),
-    (["model.py:refuses_tracing", "--at", "u.npy"], "differentiating failed in model.py (line 31)"),
+    (["model.py:refuses_tracing", "--at", "u.npy"], "differentiating failed in model.py (line 29)"),
     (
         ["model.py:hides_half_of_its_derivative", "--at", "u.npy", "--check"],
         "the Jacobian is wrong: largest error",
@@ -341,7 +343,7 @@ def test_a_full_disk_leaves_the_old_file(folder, name):
         environment={"PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )  # fmt: skip
-    assert f"{name} could not be written: File too large" in one_line(done, 1)
+    assert f"{name} could not be written: " in one_line(done, 1)
     assert (folder / name).read_bytes() == b"old"
     assert leftovers(folder) == []
 
@@ -437,9 +439,7 @@ def without_matplotlib(folder):
 
 def test_demo_without_matplotlib_says_what_to_install_and_goes_on(folder):
     """No pictures is no failure."""
-    done = command(
-        folder, "demo", "--size", "4", "--steps", "115", environment=without_matplotlib(folder)
-    )
+    done = command(folder, "demo", "--size", "4", "--steps", "115", environment=without_matplotlib(folder))
     assert done.returncode == 0, done.stderr
     assert done.stderr == "no pictures: pictures need matplotlib: pip install 'gpujac[plot]'\n"
     assert "Newton iterations with" in done.stdout

@@ -12,7 +12,7 @@ from gpujac.array.views import become, check_fits, check_storable, link, write_p
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, concrete, payload
-from gpujac.errors import ArgumentTypeError, ConcretizationError, DTypeError
+from gpujac.errors import ConcretizationError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 
@@ -83,20 +83,32 @@ def _fitted(value: Any, shape: tuple, target: tuple, x: Any) -> Any:
 
 def _plain(k: Any) -> Any:
     """A traced index as its value where it has one; lists as arrays."""
-    if isinstance(k, (int, slice)) or k is None or k is Ellipsis:
-        return _plain_slice(k) if isinstance(k, slice) else k
+    if isinstance(k, slice):
+        return _plain_slice(k)
+    if k is None or k is Ellipsis or (isinstance(k, int) and not isinstance(k, bool)):
+        return k
     if isinstance(k, Tracer):
-        if kind(k.dtype) in "fc":
-            raise ArgumentTypeError(f"an index must be integers or booleans, not {k.dtype}")
+        _check_index(k)
         try:
             k = concrete(k)
         except ConcretizationError:
             return k
-    if isinstance(k, list):
-        k = np.asarray(k, dtype=None if k else np.intp)
+    if isinstance(k, (list, tuple, bool)):
+        k = np.asarray(k) if k != [] and k != () else np.zeros(0, np.intp)
+    _check_index(k)
     if isinstance(k, np.integer) or (shape_of(k) == () and kind(dtype_of(k)) in "iu"):
         return operator.index(k)
-    return k
+    return np.asarray(k) if isinstance(k, np.generic) else k
+
+
+def _check_index(k: Any) -> None:
+    """Raise unless `k` is an array or number of integers or booleans."""
+    found = type(k).__name__ if isinstance(k, (str, bytes, float, complex)) else str(dtype_of(k))
+    if isinstance(k, (str, bytes, float, complex)) or kind(dtype_of(k)) in "fc":
+        raise IndexError(
+            f"an index must be made of integers, slices, None, ... or arrays of integers or "
+            f"booleans, not {found}"
+        )
 
 
 def _plain_slice(k: slice) -> slice:
@@ -169,7 +181,7 @@ def _normalize(shape: tuple, key: tuple) -> tuple[tuple, tuple, tuple]:
 
 def _basic(x: Any, key: tuple) -> Any:
     src, basic, selected = _normalize(x.shape, key)
-    if not src and selected in ((), x.shape):
+    if not src and not selected:
         return _alias(x)
     op = ix.slice_of(src, basic)
     untouched = all(not isinstance(k, int) and k == (0, n, 1) for k, n in zip(basic, src, strict=True))
@@ -199,8 +211,7 @@ def _advanced(x: Any, key: tuple) -> Any:
     single = _single_axis(full)
     if single is not None:
         axis, index = single
-        index = _positions(index, x.shape[axis])
-        return _take(x, index, axis)
+        return _take(x, _positions(index, x.shape[axis], axis), axis)
     flat = _flat_index(x, key)
     size = math.prod(x.shape)
     return ix.take(size, 0)(sh.reshape(x, (size,)), flat)
@@ -217,21 +228,31 @@ def _single_axis(full: list) -> tuple[int, Any] | None:
     return special[0], k
 
 
-def _positions(index: Any, size: int) -> Any:
-    """An integer or boolean index array as positions."""
+def _positions(index: Any, size: int, axis: int) -> Any:
+    """An integer or boolean index array as positions along `axis` of length `size`."""
     if kind(dtype_of(index)) == "b":
-        if isinstance(index, Tracer):
-            raise ConcretizationError(
-                "a boolean mask that differs between the lanes of vmap selects a different number "
-                "of entries in each; use gpujac.numpy.where(mask, x, 0) instead"
-            )
-        if index.shape != (size,):
-            raise IndexError(f"boolean index of length {index.shape[0]} for an axis of size {size}")
-        return np.flatnonzero(index) if isinstance(index, np.ndarray) else index.__array_namespace__().nonzero(index)[0]
-    if isinstance(index, np.ndarray) and index.size and (index.max() >= size or index.min() < -size):
-        bad = index[(index >= size) | (index < -size)].flat[0]
-        raise IndexError(f"index {bad} is out of bounds for an axis of size {size}")
+        return _true_positions(index, size, axis)[0]
+    target = payload(index)
+    if isinstance(target, np.ndarray) and target.size and (target.max() >= size or target.min() < -size):
+        bad = target[(target >= size) | (target < -size)].flat[0]
+        raise IndexError(f"index {bad} is out of bounds for axis {axis} with size {size}")
     return index
+
+
+def _true_positions(mask: Any, size: int, axis: int) -> tuple:
+    """Where a mask is true, one index array per axis of it."""
+    if isinstance(mask, Tracer):
+        raise ConcretizationError(
+            "a boolean mask that differs between the lanes of vmap selects a different number of "
+            "entries in each; use gpujac.numpy.where(mask, x, 0) instead"
+        )
+    if mask.shape[0] != size:
+        raise IndexError(
+            f"boolean index of length {mask.shape[0]} for axis {axis} with size {size}"
+        )
+    if isinstance(mask, np.ndarray):
+        return np.nonzero(mask)
+    return backend_of(mask).xp.nonzero(mask)
 
 
 def _take(x: Any, index: Any, axis: int) -> Any:
@@ -251,31 +272,59 @@ def _flat_index(x: Any, key: tuple) -> Any:
 
 def _traced_flat_index(shape: tuple, key: tuple) -> Any:
     """The same when some index arrays differ between lanes: arithmetic on the positions."""
-    full = _expand(shape, key)
-    if any(k is None for k in full):
-        raise DTypeError("None together with a mapped index array: add the axis afterwards")
-    arrays = [i for i, k in enumerate(full) if not isinstance(k, slice)]
-    if arrays != list(range(arrays[0], arrays[-1] + 1)):
-        raise ArgumentTypeError(
-            "index arrays that differ between lanes must stand side by side in the key; "
-            "move the axes with np.moveaxis first"
-        )
-    wide = c.broadcast_shapes(*(shape_of(full[i]) for i in arrays))
-    before = [np.arange(n)[full[i]] for i, n in enumerate(shape[: arrays[0]])]
-    after = [np.arange(n)[full[arrays[-1] + 1 + i]] for i, n in enumerate(shape[arrays[-1] + 1 :])]
-    rank = len(before) + len(wide) + len(after)
-    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    entries = _entries(shape, key)
+    arrays = [i for i, (k, _) in enumerate(entries) if not isinstance(k, (slice, type(None)))]
+    apart = arrays[-1] - arrays[0] + 1 != len(arrays)  # then the arrays' axes come first
+    wide = c.broadcast_shapes(*(tuple(shape_of(entries[i][0])) for i in arrays))
+    first = 0 if apart else arrays[0]
+    others = [i for i in range(len(entries)) if i not in arrays]
+    order: list = [*(i for i in others if not apart and i < first), None,
+                   *(i for i in others if apart or i > first)]  # fmt: skip
+    sizes = {i: _length(*entries[i], shape) for i in others}
+    result = tuple(n for i in order for n in (wide if i is None else (sizes[i],)))
     total: Any = np.zeros((), np.int64)
-    for i, part in enumerate(before):
-        total = total + part.reshape((-1,) + (1,) * (rank - i - 1)) * strides[i]
-    for i in arrays:
-        k = full[i] if isinstance(full[i], int) else _positions(full[i], shape[i])
-        k = k % shape[i] * strides[i]
-        total = total + (sh.reshape(k, k.shape + (1,) * len(after)) if after and shape_of(k) else k)
-    for i, part in enumerate(after):
-        at = arrays[-1] + 1 + i
-        total = total + part.reshape((-1,) + (1,) * (len(after) - i - 1)) * strides[at]
-    return total
+    behind = len(result)
+    for i in order:
+        if i is None:
+            behind -= len(wide)
+            for a in arrays:
+                total = total + _placed(*entries[a], shape, behind)
+            continue
+        behind -= 1
+        k, axis = entries[i]
+        if k is not None:
+            positions = np.arange(shape[axis])[k] * math.prod(shape[axis + 1 :])
+            total = total + positions.reshape((-1,) + (1,) * behind)
+    return c.broadcast(total, result)
+
+
+def _entries(shape: tuple, key: tuple) -> list:
+    """(entry, its axis) for every entry of the key, masks as index arrays."""
+    entries: list = []
+    axis = 0
+    for k in _expand(shape, key):
+        if k is None:
+            entries.append((None, axis))
+        elif not isinstance(k, (int, slice)) and kind(dtype_of(k)) == "b":
+            for part in _true_positions(k, shape[axis], axis):
+                entries.append((part, axis))
+                axis += 1
+        else:
+            entries.append((k, axis))
+            axis += 1
+    return entries
+
+
+def _length(k: Any, axis: int, shape: tuple) -> int:
+    """How long the axis of the result is that a slice or None makes."""
+    return 1 if k is None else len(range(*k.indices(shape[axis])))
+
+
+def _placed(k: Any, axis: int, shape: tuple, behind: int) -> Any:
+    """What one index array adds to the flat positions, with `behind` axes of the result after it."""
+    k = np.asarray(k) if isinstance(k, int) else k
+    k = _positions(k, shape[axis], axis) % max(shape[axis], 1) * math.prod(shape[axis + 1 :])
+    return sh.reshape(k, tuple(k.shape) + (1,) * behind) if behind and shape_of(k) else k
 
 
 def _write_flat(x: Any, key: tuple, value: Any) -> Any:
@@ -309,7 +358,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
         index = ew.clip(index, 0, n - 1)
     if isinstance(index, int):
         return getitem(x, (slice(None),) * a + (index,))
-    return _take(x, _positions(index, n), a)
+    return _take(x, _positions(index, n, a), a)
 
 
 def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Any:
@@ -329,11 +378,13 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Any:
             shape = list(x.shape)
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     if isinstance(index, np.ndarray):
-        _positions(index, shape[a])
-    base = np.zeros((), np.int64)
+        _positions(index, shape[a], a)
+    base: Any = np.zeros((), np.int64)
     for i, n in enumerate(shape):
         if i != a:
             base = base + (np.arange(n) * strides[i]).reshape((-1,) + (1,) * (len(shape) - i - 1))
+    if not isinstance(index, np.ndarray):
+        base = backend_of(payload(index)).asarray(base, index.dtype, payload(index))
     size = math.prod(shape)
     return ix.take(size, 0)(sh.reshape(x, (size,)), index % shape[a] * strides[a] + base)
 

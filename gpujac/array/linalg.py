@@ -16,19 +16,26 @@ from gpujac.ops import elementwise as ew
 from gpujac.ops import linalg as la
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_PLAIN = {  # ranks of the operands -> the product without leading axes
+    (1, 1): ct.contract("j", "j", ""),
+    (1, 2): ct.contract("j", "jk", "k"),
+    (2, 1): ct.contract("ij", "j", "i"),
+    (2, 2): ct.contract("ij", "jk", "ik"),
+}
 
 
 def matmul(x: Any, y: Any, /, out: Any = None, **kwargs: Any) -> Any:
     """Matrix product over the last two axes, leading axes broadcast."""
-    c.refuse("matmul", out=out, **kwargs)
-    x, y = c.promoted(c.lift(x), c.lift(y))
+    if out is not None or kwargs:
+        c.refuse("matmul", out=out, **kwargs)
+    if getattr(x, "dtype", None) is not getattr(y, "dtype", 0):
+        x, y = c.promoted(c.lift(x), c.lift(y))
     m, n = len(shape_of(x)), len(shape_of(y))
     if m == 0 or n == 0:
         raise ShapeError("matmul: a zero-dimensional operand has no matrix; use * instead")
     _check_inner(x, y, -1, -1 if n == 1 else -2, "matmul")
     if m <= 2 and n <= 2:
-        left, right = ("ij", "j")[m == 1 :][0] if m == 1 else "ij", "j" if n == 1 else "jk"
-        return ct.contract(left, right, ("" if m == 1 else "i") + ("" if n == 1 else "k"))(x, y)
+        return _PLAIN[m, n](x, y)
     lead = c.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, left = _batched(x, lead, "j" if m == 1 else "ij")
     y, right = _batched(y, lead, "j" if n == 1 else "jk")
@@ -123,7 +130,7 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = True, **kwargs: Any)
     """Einstein summation; more than two operands follow the path that opt_einsum finds."""
     c.refuse("einsum", out=out, **{k: v for k, v in kwargs.items() if k not in ("casting", "order")})
     if not isinstance(operands[0], str):
-        raise DispatchError("einsum: give the subscripts as a string on traced arrays")
+        operands = _with_subscripts(operands)
     arrays = [c.lift(x) for x in operands[1:]]
     arrays = list(c.promoted(*arrays)) if len(arrays) > 1 else arrays
     shapes = [shape_of(x) for x in arrays]
@@ -139,6 +146,19 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = True, **kwargs: Any)
         kept = "".join(dict.fromkeys(s for s in left + right if s in later))
         pairs = [*rest, (ct.einsum_pair(left, right, kept, a, b), kept)]
     return _arranged(*pairs[0], output)
+
+
+def _with_subscripts(operands: tuple) -> tuple:
+    """einsum(x, [0, 1], y, [1], [0]) as a string of subscripts before its operands."""
+
+    def letters(axes: Any) -> str:
+        return "".join("..." if a is Ellipsis else opt_einsum.get_symbol(a) for a in axes)
+
+    pairs = len(operands) // 2
+    spec = ",".join(letters(operands[2 * i + 1]) for i in range(pairs))
+    if len(operands) % 2:
+        spec += "->" + letters(operands[-1])
+    return spec, *(operands[2 * i] for i in range(pairs))
 
 
 def _stretch_ones(pairs: list) -> list:

@@ -1,16 +1,14 @@
-"""NumPy's two protocols and the array-API namespace: three doors to the one table of names."""
+"""NumPy's two protocols: doors to the one table of names."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import indexing, reduce, shape
-from gpujac.array.linalg import outer
 from gpujac.array.table import LINALG, SCIPY, TABLE
 from gpujac.array.views import become, check_fits, check_storable
-from gpujac.core.aval import dtype_of, shape_of
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import DispatchError, MutationError
 from gpujac.ops import elementwise as ew
@@ -36,6 +34,8 @@ _REDUCE = {
     np.logical_and: reduce.all,
     np.logical_or: reduce.any,
 }
+_ACCUMULATE = {np.add: reduce.cumsum, np.multiply: reduce.cumprod}
+_NEUTRAL = {"casting", "order", "subok", "signature"}  # options that change no value
 
 
 def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
@@ -44,24 +44,30 @@ def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
         f = UFUNCS.get(ufunc)
         if f is None:
             return _by_name(ufunc, inputs, kwargs)
-        if not kwargs:
-            return f(*inputs)
         return _with_options(ufunc, f, inputs, dict(kwargs))
     if method == "reduce" and ufunc in _REDUCE:
-        kwargs = dict(kwargs)
-        kwargs.setdefault("axis", inputs[1] if len(inputs) > 1 else 0)
-        out = kwargs.pop("out", None)
-        return _REDUCE[ufunc](inputs[0], out=None if out in (None, (None,)) else out, **kwargs)
-    if method == "accumulate" and ufunc is np.add:
-        return reduce.cumsum(inputs[0], kwargs.get("axis", 0))
-    if method == "outer" and len(inputs) == 2:
-        return _outer(ufunc, *inputs)
-    if method == "at" and ufunc is np.add:
-        return _add_at(*inputs)
+        return _reduced(_REDUCE[ufunc], *inputs, **kwargs)
+    if method == "accumulate" and ufunc in _ACCUMULATE:
+        return _accumulated(_ACCUMULATE[ufunc], *inputs, **kwargs)
+    if method == "outer" and len(inputs) == 2 and ufunc in UFUNCS:
+        return _outer(ufunc, *inputs, **kwargs)
+    if method == "at" and ufunc in (np.add, np.subtract):
+        return _add_at(ufunc, *inputs)
     raise DispatchError(
         f"np.{ufunc.__name__}.{method} is not supported on traced arrays; write it with sums, "
         "products and indexing"
     )
+
+
+def _reduced(f: Any, x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, **options: Any) -> Any:
+    if dtype is not None:
+        x = c.astype(x, dtype)
+    c.refuse("reduce", out=out[0] if isinstance(out, tuple) else out)
+    return f(x, axis=axis, **options)
+
+
+def _accumulated(f: Any, x: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+    return f(x, axis, dtype, out[0] if isinstance(out, tuple) else out)
 
 
 def _by_name(ufunc: Any, inputs: tuple, kwargs: dict) -> Any:
@@ -69,47 +75,57 @@ def _by_name(ufunc: Any, inputs: tuple, kwargs: dict) -> Any:
     f = SCIPY.get(ufunc.__name__)
     if f is None:
         raise DispatchError(
-            f"{ufunc.__name__} has no derivative rule in gpujac; functions that have one: "
-            "dir(gpujac.numpy)"
+            f"{ufunc.__name__} has no derivative rule in gpujac; compute it from gpujac.value(x) if "
+            "it needs no derivative, or write it with the functions of gpujac.numpy"
         )
     return f(*inputs, **kwargs)
 
 
-def _outer(ufunc: Any, x: Any, y: Any) -> Any:
-    if ufunc is np.multiply:
-        return shape.reshape(outer(x, y), tuple(shape_of(x)) + tuple(shape_of(y)))
-    x = shape.reshape(x, tuple(shape_of(x)) + (1,) * len(shape_of(y)))
-    return UFUNCS[ufunc](x, y)
+def _outer(ufunc: Any, x: Any, y: Any, **kwargs: Any) -> Any:
+    x, y = c.lift(x), c.lift(y)
+    x = shape.reshape(x, tuple(shape_of(x)) + (1,) * len(shape_of(y))) if shape_of(x) else x
+    return _with_options(ufunc, UFUNCS[ufunc], (x, y), kwargs)
 
 
-def _add_at(x: Any, key: Any, value: Any) -> None:
-    """np.add.at on a traced array: every repetition counts."""
+def _add_at(ufunc: Any, x: Any, key: Any, value: Any) -> None:
+    """np.add.at and np.subtract.at on a traced array: every repetition counts."""
     if not isinstance(x, Tracer):
         raise MutationError(
-            "np.add.at into a plain array with traced values: make the array with np.zeros_like(x)"
+            f"np.{ufunc.__name__}.at would add traced values into a plain array of shape "
+            f"{shape_of(x)}: make the array with np.zeros_like(u), where u is a traced input"
         )
-    check_storable(dtype_of(value), x.dtype)
-    become(x, ew.add(x, indexing.scattered(x, key, value)))
+    value = c.lift(value)
+    result = UFUNCS[ufunc](x, indexing.scattered(x, key, value))
+    check_storable(dtype_of(result), x.dtype)
+    become(x, c.astype(result, x.dtype))
 
 
 def _with_options(ufunc: Any, f: Any, inputs: tuple, kwargs: dict) -> Any:
     out = kwargs.pop("out", None)
     dtype = kwargs.pop("dtype", None)
     where = kwargs.pop("where", True)
-    for name in ("casting", "order", "subok", "signature"):
-        kwargs.pop(name, None)
-    if where is not True or kwargs:
+    options = {name: value for name, value in kwargs.items() if name not in _NEUTRAL}
+    inputs = tuple(c.lift(x) for x in inputs)
+    if (options and ufunc.signature is None) or (where is not True and out is None):
+        name = next(iter(options), "where")
         raise DispatchError(
-            f"np.{ufunc.__name__}: {'where' if where is not True else next(iter(kwargs))}= is not "
-            "supported on traced arrays; use np.where on the result"
+            f"np.{ufunc.__name__}: {name}= is not supported on traced arrays"
+            + (" without out=; use np.where on the result" if name == "where" else "")
         )
-    result = f(*inputs)
     if dtype is not None:
+        inputs = tuple(c.astype(x, dtype) if shape_of(x) or isinstance(x, Tracer) else x for x in inputs)
+    result = f(*inputs, **options)
+    if dtype is not None and not _is_flag(result):
         result = c.astype(result, dtype)
-    return result if out is None else _store(ufunc, out, result)
+    return result if out is None else _store(ufunc, out, result, where)
 
 
-def _store(ufunc: Any, out: Any, result: Any) -> Any:
+def _is_flag(x: Any) -> bool:
+    """Whether `x` is boolean, as comparisons are whatever dtype= says."""
+    return kind(dtype_of(x)) == "b"
+
+
+def _store(ufunc: Any, out: Any, result: Any, where: Any) -> Any:
     target = out[0] if isinstance(out, tuple) else out
     if not isinstance(target, Tracer):
         raise MutationError(
@@ -117,6 +133,8 @@ def _store(ufunc: Any, out: Any, result: Any) -> Any:
             f"{shape_of(target)} (x += v or out=): make the array with np.zeros_like(u), where u "
             "is a traced input, or write x = x + v"
         )
+    if where is not True:
+        result = ew.where(c.lift(where), result, target)
     check_fits(shape_of(result), target.shape)
     check_storable(dtype_of(result), target.dtype)
     become(target, c.astype(c.broadcast(result, target.shape), target.dtype))
@@ -133,20 +151,3 @@ def array_function(function: Any, args: tuple, kwargs: dict) -> Any:
             "gpujac.numpy, or compute it from gpujac.value(x) if it needs no derivative"
         )
     return f(*args, **kwargs)
-
-
-NAMESPACE = SimpleNamespace(
-    __name__="gpujac.numpy",
-    **TABLE,
-    linalg=SimpleNamespace(**LINALG),
-    pi=np.pi,
-    e=np.e,
-    inf=np.inf,
-    nan=np.nan,
-    newaxis=None,
-    **{
-        name: getattr(np, name)
-        for name in """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
-        complex64 complex128 finfo iinfo isdtype zeros ones empty full eye arange linspace""".split()
-    },
-)

@@ -7,6 +7,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import shape as sh
+from gpujac.array.create import zeros_like
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind
 from gpujac.core.trace import Tracer, concrete, payload
@@ -25,7 +26,9 @@ def _keep(y: Any, x: Any, axes: tuple, keepdims: Any) -> Any:
 
 
 def _masked(x: Any, where: Any, neutral: Any) -> Any:
-    return x if where is c.NO_VALUE or where is None or where is True else ew.where(where, x, neutral)
+    if where is c.NO_VALUE or where is None or where is True:
+        return x
+    return ew.where(c.lift(where), x, neutral)
 
 
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
@@ -33,10 +36,7 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: 
     """Sum of entries."""
     if out is not None:
         c.refuse("sum", out=out)
-    if dtype is not None:
-        x = c.astype(x, dtype)
-    elif kind(x.dtype) == "b":
-        x = c.astype(x, np.int64)
+    x = c.counted(x) if dtype is None else c.astype(x, dtype)
     axes = c.axes_of(axis, len(x.shape), "sum")
     x = _masked(x, where, 0)
     y = st.sum_over(tuple(x.shape), axes)(x) if axes else x
@@ -47,44 +47,68 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: 
 def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
          where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Arithmetic mean."""
-    if where is not c.NO_VALUE and where is not True:
-        weight = c.broadcast(where, x.shape)
-        return sum(x, axis, dtype, out, keepdims, where=where) / np.sum(weight, axis, keepdims=bool(keepdims))
-    total = sum(c.floating(x), axis, dtype, out, keepdims)
-    return total / _count(x, axis, "mean")
+    x = c.floating(x) if dtype is None else c.astype(x, dtype)
+    total = sum(x, axis, None, out, keepdims, where=where)
+    return total / _count(x, axis, "mean", where, keepdims)
 
 
-def _count(x: Any, axis: Any, what: str) -> int:
-    return math.prod(x.shape[a] for a in c.axes_of(axis, len(x.shape), what))
+def _count(x: Any, axis: Any, what: str, where: Any = True, keepdims: Any = False) -> Any:
+    """How many entries each result adds up."""
+    if where is c.NO_VALUE or where is True or where is None:
+        return math.prod([x.shape[a] for a in c.axes_of(axis, len(x.shape), what)])
+    flags = c.broadcast(ew.where(c.lift(where), _one(x), 0), tuple(x.shape))
+    return sum(flags, axis, keepdims=keepdims)
 
 
-def _deviations(x: Any, axis: Any, what: str, ddof: float) -> tuple[Any, float]:
-    x = c.floating(x)
-    count = _count(x, axis, what) - ddof
-    return x - mean(x, axis, keepdims=True), count if count > 0 else 0
+def _one(x: Any) -> Any:
+    dtype = dtype_of(x)
+    return np.ones((), dtype)[()] if isinstance(dtype, np.dtype) else 1.0
 
 
 def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
         keepdims: Any = False, *, where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE,
         correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Variance; `ddof` (or `correction`) is subtracted from the count."""
-    c.refuse("var", out=out, where=where, mean=mean)
-    ddof = ddof if correction is c.NO_VALUE else correction
-    x = x if dtype is None else c.astype(x, dtype)
-    d, n = _deviations(x, axis, "var", ddof)
+    c.refuse("var", out=out)
+    d, n = _deviations(x, axis, dtype, where, mean, "var")
     squares = ew.square(d) if kind(d.dtype) != "c" else real(conj(d) * d)
-    return sum(squares, axis, keepdims=keepdims) / n
+    free = _kept(n, x, axis, keepdims) - (ddof if correction is c.NO_VALUE else correction)
+    return sum(squares, axis, keepdims=keepdims, where=where) / _not_negative(free)
 
 
 def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
         keepdims: Any = False, *, where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE,
         correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Standard deviation; its derivative where all entries agree is zero."""
-    c.refuse("std", out=out, where=where, mean=mean)
-    ddof = ddof if correction is c.NO_VALUE else correction
-    x = x if dtype is None else c.astype(x, dtype)
-    d, n = _deviations(x, axis, "std", ddof)
-    return vector_norm(d, axis=axis, keepdims=keepdims) / math.sqrt(n)
+    c.refuse("std", out=out)
+    d, n = _deviations(x, axis, dtype, where, mean, "std")
+    free = _kept(n, x, axis, keepdims) - (ddof if correction is c.NO_VALUE else correction)
+    size = vector_norm(_masked(d, where, 0), axis=axis, keepdims=keepdims)
+    free = _not_negative(free)
+    return size / (math.sqrt(free) if type(free) in (int, float) else ew.sqrt(free))
+
+
+def _deviations(x: Any, axis: Any, dtype: Any, where: Any, center: Any, what: str) -> tuple[Any, Any]:
+    """The entries less their mean, and how many there are, reduced axes kept."""
+    x = c.floating(x) if dtype is None else c.astype(x, dtype)
+    n = _count(x, axis, what, where, True)
+    if center is c.NO_VALUE:
+        center = sum(x, axis, keepdims=True, where=where) / n
+    return x - center, n
+
+
+def _kept(n: Any, x: Any, axis: Any, keepdims: Any) -> Any:
+    """A count with or without the reduced axes."""
+    if not isinstance(n, Tracer) and np.ndim(n) == 0:
+        return n
+    if keepdims and keepdims is not c.NO_VALUE:
+        return n
+    axes = c.axes_of(axis, len(x.shape), "var")
+    return sh.reshape(n, tuple(m for i, m in enumerate(x.shape) if i - len(x.shape) not in axes))
+
+
+def _not_negative(n: Any) -> Any:
+    return ew.maximum(n, 0) if isinstance(n, Tracer) or np.ndim(n) else float(n if n > 0 else 0)
 
 
 def vector_norm(x: Any, *, axis: Any = None, keepdims: Any = False, ord: Any = 2) -> Any:
@@ -117,7 +141,11 @@ def _extreme(cls: type, what: str, x: Any, axis: Any, keepdims: Any) -> Any:
 def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Largest entry; ties share the derivative evenly."""
-    c.refuse("max", out=out, where=where)
+    c.refuse("max", out=out)
+    if where is not c.NO_VALUE and where is not True:
+        if initial is c.NO_VALUE:
+            raise ArgumentError("max: where= needs initial=, the result where nothing is left")
+        x = _masked(x, where, initial)
     if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
         return initial
     y = _extreme(rd.Max, "max", x, axis, keepdims)
@@ -127,7 +155,11 @@ def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initia
 def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Smallest entry; ties share the derivative evenly."""
-    c.refuse("min", out=out, where=where)
+    c.refuse("min", out=out)
+    if where is not c.NO_VALUE and where is not True:
+        if initial is c.NO_VALUE:
+            raise ArgumentError("min: where= needs initial=, the result where nothing is left")
+        x = _masked(x, where, initial)
     if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
         return initial
     y = _extreme(rd.Min, "min", x, axis, keepdims)
@@ -138,7 +170,7 @@ def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
          initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Product of entries, as a tree of products: exact derivatives of every order at zeros."""
     c.refuse("prod", out=out)
-    x = _masked(x if dtype is None else c.astype(x, dtype), where, 1)
+    x = _masked(c.counted(x) if dtype is None else c.astype(x, dtype), where, 1)
     axes = c.axes_of(axis, len(x.shape), "prod")
     rank = len(x.shape)
     kept = [a for a in range(-rank, 0) if a not in axes]
@@ -172,9 +204,10 @@ def logsumexp(x: Any, axis: Any = None, b: Any = None, keepdims: Any = False,
 
 
 def _truth(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any, where: Any) -> Any:
-    c.refuse(what, out=out, where=where)
+    c.refuse(what, out=out)
     axes = c.axes_of(axis, len(x.shape), what)
     x = x if kind(x.dtype) == "b" else ew.not_equal(x, 0)
+    x = _masked(x, where, cls is rd.AllOf)
     if not isinstance(x, Tracer):
         return cls(tuple(x.shape), axes)(x) if not keepdims or keepdims is c.NO_VALUE else _keep(
             cls(tuple(x.shape), axes)(x), x, axes, keepdims)
@@ -228,18 +261,51 @@ def count_nonzero(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
 def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """Running sum (of the raveled array by default)."""
     c.refuse("cumsum", out=out)
-    x = x if dtype is None else c.astype(x, dtype)
+    x = c.counted(x if dtype is None else c.astype(x, dtype))
     if axis is None:
         x, axis = sh.ravel(x), 0
     return st.cumsum(tuple(x.shape), c.axis_of(axis, len(x.shape), "cumsum"), False)(x)
 
 
+def cumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+    """Running product, by doubling steps: exact derivatives of every order at zeros."""
+    c.refuse("cumprod", out=out)
+    x = c.counted(x if dtype is None else c.astype(x, dtype))
+    if axis is None:
+        x, axis = sh.ravel(x), 0
+    a = c.axis_of(axis, len(x.shape), "cumprod")
+    n, step = x.shape[a], 1
+    rest = tuple((0, m, 1) for m in x.shape[a:][1:])
+    src = tuple(x.shape[a:])
+    while step < n:  # y[i] holds the product of the last 2 step entries up to i
+        head = ix.slice_of(src, ((0, step, 1), *rest))(x)
+        tail = ix.slice_of(src, ((step, n, 1), *rest))(x)
+        x = sh.concatenate([head, tail * ix.slice_of(src, ((0, n - step, 1), *rest))(x)], a)
+        step *= 2
+    return x
+
+
+def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None,
+                    include_initial: bool = False) -> Any:  # fmt: skip
+    """Running product; with `include_initial` a one comes first."""
+    a = _running_axis(x, axis, "cumulative_prod")
+    y = cumprod(x, a, dtype, out)
+    if not include_initial:
+        return y
+    widths = [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))]
+    return sh.pad(y, widths, constant_values=1)
+
+
+def _running_axis(x: Any, axis: Any, what: str) -> int:
+    if axis is None and len(x.shape) > 1:
+        raise ArgumentError(f"{what}: axis is needed for an array of more than one axis")
+    return c.axis_of(0 if axis is None else axis, len(x.shape), what)
+
+
 def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None,
                    include_initial: bool = False) -> Any:  # fmt: skip
     """Running sum; with `include_initial` a zero comes first."""
-    if axis is None and len(x.shape) > 1:
-        raise ArgumentError("cumulative_sum: axis is needed for an array of more than one axis")
-    a = c.axis_of(0 if axis is None else axis, len(x.shape), "cumulative_sum")
+    a = _running_axis(x, axis, "cumulative_sum")
     y = cumsum(x, a, dtype, out)
     if not include_initial:
         return y
@@ -281,7 +347,7 @@ def real(x: Any) -> Any:
 
 def imag(x: Any) -> Any:
     """Imaginary part."""
-    return st.imag(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else x * 0
+    return st.imag(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else zeros_like(x)
 
 
 def _real(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def _sequence(arrays: Any, what: str) -> list:
     xs = [c.lift(x) for x in arrays]
     if not xs:
         raise ArgumentError(f"{what}: need at least one array")
-    return list(c.promoted(*xs)) if len(xs) > 1 else xs
+    return c.strong(c.promoted(*xs)) if len(xs) > 1 else xs
 
 
 def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None,
@@ -208,18 +209,36 @@ def column_stack(tup: Any) -> Any:
     return concatenate(xs, 1)
 
 
+def _each(function: Any) -> Any:
+    """A function of one array as one of several, which gives a tuple."""
+
+    @wraps(function)
+    def of_all(*xs: Any) -> Any:
+        results = tuple(function(c.strong([c.lift(x)])[0]) for x in xs)
+        return results[0] if len(results) == 1 else results
+
+    return of_all
+
+
+@_each
 def atleast_1d(x: Any) -> Any:
     """`x` with at least one axis."""
-    x = c.lift(x)
-    if not isinstance(x, Tracer):
-        x = np.asarray(x) if not shape_of(x) else x
     return reshape(x, (1,)) if x.shape == () else x
 
 
+@_each
 def atleast_2d(x: Any) -> Any:
     """`x` with at least two axes."""
-    x = atleast_1d(x)
-    return reshape(x, (1, *x.shape)) if len(x.shape) == 1 else x
+    return reshape(x, (1,) * (2 - len(x.shape)) + tuple(x.shape)) if len(x.shape) < 2 else x
+
+
+@_each
+def atleast_3d(x: Any) -> Any:
+    """`x` with at least three axes; a matrix gets its new axis last, a vector one on each side."""
+    if len(x.shape) < 3:
+        shape = (1, *x.shape, 1) if len(x.shape) == 1 else (*x.shape, *(1,) * (3 - len(x.shape)))
+        return reshape(x, shape)
+    return x
 
 
 def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
@@ -327,17 +346,37 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
     padded = ix.pad(shape, key)(x)
     if isinstance(constant_values, (int, float, complex)) and constant_values == 0:
         return padded
-    if np.ndim(constant_values) or isinstance(constant_values, Tracer):
-        raise DispatchError("pad: constant_values must be one plain number on traced arrays")
-    border = np.full(shape, constant_values, float)
-    border[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, widths, strict=True))] = 0
-    return ew.add(padded, c.astype(border, x.dtype) if isinstance(x.dtype, np.dtype) else _like(border, x))
+    return _bordered(padded, key, shape, constant_values)
 
 
-def _like(values: np.ndarray, x: Any) -> Any:
-    """Constants as an array of the library and dtype of `x`."""
+def _bordered(padded: Any, key: tuple, shape: tuple, values: Any) -> Any:
+    """The padded array with constants in its border, axis after axis as NumPy fills it."""
+    if not isinstance(values, Tracer) and np.ndim(values) > 0:
+        pairs = [tuple(row) for row in np.broadcast_to(np.asarray(values), (len(shape), 2))]
+    else:
+        pairs = [(values, values)] * len(shape)
+    index = np.zeros(shape, np.intp)  # 0: inside; 2 i + 1 and 2 i + 2: written by axis i
+    for i, (start, stop, _) in enumerate(key):
+        lane = np.moveaxis(index, i, 0)
+        lane[:start], lane[stop:] = 2 * i + 1, 2 * i + 2
+    for i, pair in enumerate(pairs):
+        for side, value in enumerate(pair):
+            mask = index == 2 * i + 1 + side
+            if mask.any():
+                padded = ew.where(_like_flags(mask, padded), _weak_value(value, padded), padded)
+    return padded
+
+
+def _weak_value(value: Any, x: Any) -> Any:
+    return value if type(value) in (int, float, complex) else c.astype(value, x.dtype)
+
+
+def _like_flags(mask: np.ndarray, x: Any) -> Any:
+    """A plain mask as an array of the library of `x`."""
+    if isinstance(dtype_of(x), np.dtype):
+        return mask
     target = payload(x)
-    return backend_of(target).asarray(values, dtype_of(x), target)
+    return backend_of(target).asarray(mask, backend_of(target).xp.bool, target)
 
 
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -367,25 +406,27 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
 
 
 def _triangle(x: Any, keep: np.ndarray) -> Any:
-    target = payload(x)
-    mask = backend_of(target).asarray(keep, backend_of(target).xp.bool, target) if not isinstance(dtype_of(x), np.dtype) else keep
-    return ew.where(mask, x, 0)
+    return ew.where(_like_flags(keep, x), x, 0)
+
+
+def _tri(x: Any, k: int) -> np.ndarray:
+    """Where a matrix of the last two axes of `x` is on or below diagonal `k`."""
+    rows, columns = tuple(x.shape[-2:]) if len(x.shape) > 1 else (x.shape[0], x.shape[0])
+    return np.tri(rows, columns, k) != 0
 
 
 def tril(x: Any, k: int = 0) -> Any:
     """The lower triangle, zeros above diagonal `k`."""
-    return _triangle(x, np.tri(*x.shape[-2:], k=k, dtype=bool))
+    return _triangle(x, _tri(x, k))
 
 
 def triu(x: Any, k: int = 0) -> Any:
     """The upper triangle, zeros below diagonal `k`."""
-    return _triangle(x, ~np.tri(*x.shape[-2:], k=k - 1, dtype=bool))
+    return _triangle(x, ~_tri(x, k - 1))
 
 
-def meshgrid(*xi: Any, indexing: str = "xy", sparse: bool = False, copy: bool = True) -> list:
+def meshgrid(*xi: Any, indexing: str = "xy", sparse: bool = False, copy: bool = True) -> tuple:
     """Coordinate matrices from coordinate vectors."""
-    if sparse:
-        raise DispatchError("meshgrid: sparse=True is not supported on traced arrays")
     rank = len(xi)
     swap = indexing == "xy" and rank > 1
     shapes = []
@@ -393,5 +434,7 @@ def meshgrid(*xi: Any, indexing: str = "xy", sparse: bool = False, copy: bool = 
         at = {0: 1, 1: 0}.get(i, i) if swap else i
         shapes.append(tuple(-1 if j == at else 1 for j in range(rank)))
     parts = [reshape(c.lift(x), s) for x, s in zip(xi, shapes, strict=True)]
+    if sparse:
+        return tuple(parts)
     full = c.broadcast_shapes(*(p.shape for p in parts))
-    return [c.broadcast(p, full) for p in parts]
+    return tuple(c.broadcast(p, full) for p in parts)

@@ -79,6 +79,8 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
 def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
     """Nearest even value; the derivative is zero."""
     c.refuse("round", out=out)
+    if kind(dtype_of(x)) in "iu" and decimals >= 0:
+        return x
     return ew.rint(x) if decimals == 0 else ew.rint(x * 10.0**decimals) / 10.0**decimals
 
 
@@ -98,11 +100,21 @@ def angle(z: Any, deg: bool = False) -> Any:
     return degrees(a) if deg else a
 
 
-def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
-    """Mean, weighted if weights of the same shape are given."""
+def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *,
+            keepdims: Any = False) -> Any:  # fmt: skip
+    """Mean, weighted if weights of the shape of `x` or of its axis are given."""
+    x = c.floating(x)
     if weights is None:
-        return reduce.mean(x, axis)
-    return reduce.sum(x * weights, axis) / reduce.sum(weights + x * 0, axis)
+        y = reduce.mean(x, axis, keepdims=keepdims)
+        total = y * 0 + x.size / max(y.size, 1) if returned else None
+        return (y, total) if returned else y
+    weights = c.lift(weights)
+    if shape_of(weights) != x.shape and len(shape_of(weights)) == 1 and axis is not None:
+        at = c.axis_of(axis, len(x.shape), "average")
+        weights = shape.reshape(weights, (-1,) + (1,) * (-1 - at))
+    total = reduce.sum(c.broadcast(weights, x.shape), axis, keepdims=keepdims)
+    y = reduce.sum(x * weights, axis, keepdims=keepdims) / total
+    return (y, total) if returned else y
 
 
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
@@ -135,13 +147,13 @@ TABLE: dict[str, Any] = {
     **{name: op for name, op in POINTWISE.items() if name not in ("guarded", "logistic")},
     **{alias: POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
     **_from_module(shape, """reshape ravel transpose matrix_transpose swapaxes moveaxis squeeze expand_dims
-        broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d
+        broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d atleast_3d
         array_split split unstack flip roll tile repeat pad diagonal diag trace tril triu meshgrid"""),
     **_from_module(reduce, """sum mean var std max min prod any all argmax argmin count_nonzero cumsum
-        cumulative_sum diff absolute conj real imag nonzero ptp"""),
+        cumulative_sum cumprod cumulative_prod diff absolute conj real imag nonzero ptp"""),
     **_from_module(indexing, "take take_along_axis"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
-    **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray"),
+    **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray array full linspace"),
     **{f.__name__: f for f in (where, clip, sign, isclose, allclose, array_equal, nan_to_num, round,
                                degrees, radians, angle, average, searchsorted)},
     **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj isrealobj
@@ -152,7 +164,7 @@ TABLE: dict[str, Any] = {
     "amax": reduce.max,
     "amin": reduce.min,
     "around": round,
-    "fabs": reduce.absolute,
+    "fabs": lambda x: ew.absolute(c.floating(x)),
     "deg2rad": radians,
     "rad2deg": degrees,
     "permute_dims": shape.transpose,

@@ -1,22 +1,29 @@
 """The traced array that user code meets: operators, methods and NumPy's protocols."""
 
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import indexing, linalg, reduce, shape
-from gpujac.array.protocols import NAMESPACE, UFUNCS, array_function, array_ufunc
+from gpujac.array.namespace import namespace_over
+from gpujac.array.protocols import UFUNCS, array_function, array_ufunc
 from gpujac.array.table import clip, round
 from gpujac.array.views import become, check_fits, check_storable
-from gpujac.core.aval import dtype_of, item_bytes, shape_of
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
 from gpujac.core.trace import Tracer, concrete
-from gpujac.errors import ConcretizationError
+from gpujac.errors import ConcretizationError, DerivativeWarning
 from gpujac.ops import elementwise as ew
 from gpujac.trees import mark_leaf
 
 _SEQUENCES = frozenset((list, tuple))
+_ITEM = (
+    "x.item() of a traced array drops its derivative; keep the array (a 0-d array works where a "
+    "number does), or write gpujac.value(x) to say that you mean it"
+)
 
 
 def _operator(op: Any) -> tuple[Any, Any, Any]:
@@ -59,6 +66,9 @@ def _product() -> tuple[Any, Any, Any]:
     return forward, reflected, in_place
 
 
+_equal, _not_equal = _operator(ew.equal)[0], _operator(ew.not_equal)[0]
+
+
 class TracedArray(Tracer):
     """An array that a transform watches. Behaves as the array it stands for.
 
@@ -99,22 +109,15 @@ class TracedArray(Tracer):
         return reduce.absolute(self)
 
     def __eq__(self, other: Any) -> Any:
-        return False if other is None else ew.equal(self, other)
+        return False if other is None else _equal(self, other)
 
     def __ne__(self, other: Any) -> Any:
-        return True if other is None else ew.not_equal(self, other)
+        return True if other is None else _not_equal(self, other)
 
-    def __lt__(self, other: Any) -> Any:
-        return ew.less(self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return ew.less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return ew.greater(self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return ew.greater_equal(self, other)
+    __lt__ = _operator(ew.less)[0]
+    __le__ = _operator(ew.less_equal)[0]
+    __gt__ = _operator(ew.greater)[0]
+    __ge__ = _operator(ew.greater_equal)[0]
 
     # Values: what Python may read, and what would lose the derivative.
     def __bool__(self) -> bool:
@@ -127,15 +130,32 @@ class TracedArray(Tracer):
         return operator.index(concrete(self))
 
     def __float__(self) -> float:
-        raise self._lost("float()")
+        return float(self._settled("float()"))
 
     def __complex__(self) -> complex:
-        raise self._lost("complex()")
+        return complex(self._settled("complex()"))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise self._lost("np.asarray, np.array([...]) or storing into a plain NumPy array")
+        plain = self._settled("np.asarray, np.array([...]) or storing into a plain NumPy array")
+        return np.array(plain, dtype, copy=True if copy is None else copy)
+
+    def _settled(self, what: str) -> Any:
+        """The plain value if no transform watches it (an array of constants), else an error."""
+        value: Any = self
+        while isinstance(value, Tracer):
+            if value.aux is not None or not value.owner.alive:
+                raise self._lost(what)
+            value = value.value
+        return value
 
     def _lost(self, what: str) -> ConcretizationError:
+        if self.owner.transform == "vmap":
+            return ConcretizationError(
+                f"{what} of a mapped array of shape {self.shape} (vmap of {self.owner.origin}): there "
+                "is one value per lane. Use np functions instead of math, np.take(table, i, axis=0) "
+                "instead of table[i] for a plain table, np.where(condition, a, b) instead of a "
+                'branch, or vmap(..., method="loop"), which runs the function once per lane'
+            )
         return ConcretizationError(
             f"{what} of a traced array of shape {self.shape} ({self.owner.transform} of "
             f"{self.owner.origin}) would lose its derivative without a word. Use np functions "
@@ -145,11 +165,10 @@ class TracedArray(Tracer):
 
     def item(self, *args: int) -> Any:
         """The value as a Python number; drops the derivative, with one warning per line."""
-        return self.trace_item(*args)
-
-    def trace_item(self, *args: int) -> Any:
-        """The value behind all tracers."""
-        return np.asarray(concrete(self)).item(*args)
+        plain = np.asarray(concrete(self)).item(*args)
+        if kind(self.dtype) in "fc" and _watched(self):
+            warnings.warn(_ITEM, DerivativeWarning, stacklevel=2)
+        return plain
 
     def tolist(self) -> Any:
         """The entries as nested lists of traced scalars."""
@@ -205,6 +224,10 @@ class TracedArray(Tracer):
         if method == "__call__" and not kwargs:
             f = UFUNCS.get(ufunc)
             if f is not None:
+                for x in inputs:
+                    if x.__class__ in _SEQUENCES:
+                        inputs = tuple([c.lift(x) for x in inputs])
+                        break
                 return f(*inputs)
         return array_ufunc(ufunc, method, inputs, kwargs)
 
@@ -212,7 +235,7 @@ class TracedArray(Tracer):
         return array_function(function, args, kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        return NAMESPACE
+        return namespace_over(backend_of(concrete_or_payload(self)).xp)
 
     # Attributes.
     @property
@@ -300,6 +323,15 @@ class TracedArray(Tracer):
     def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
         """Values limited to an interval."""
         return clip(self, min, max, out)
+
+
+def _watched(x: Any) -> bool:
+    """Whether some transform follows the value of `x`."""
+    while isinstance(x, Tracer):
+        if x.aux is not None:
+            return True
+        x = x.value
+    return False
 
 
 def concrete_or_payload(x: Tracer) -> Any:

@@ -24,6 +24,8 @@ def backend_of(x: Any) -> Backend:
 
 def common_backend(operands: tuple) -> Backend:
     """The one backend of all operands; scalars mix with everything."""
+    if all([type(x) in HOST_TYPES for x in operands]):
+        return host.HOST
     chosen: Backend | None = None
     owner: Any = None
     for x in operands:

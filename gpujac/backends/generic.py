@@ -34,6 +34,8 @@ class Generic:
         self.name = xp.__name__
 
     def function(self, name: str) -> Any:
+        if name == "where":
+            return _Where(self)
         own = _COMPOSED.get(name)
         if own is not None:
             return _Composed(self, own)
@@ -45,12 +47,12 @@ class Generic:
             )
         return found if name in _UNARY else _Composed(self, _plain(found))
 
-    def lift(self, operands: tuple) -> list:
+    def lift(self, operands: tuple, like: Any = None) -> list:
         """Operands as arrays of one dtype, Python and NumPy scalars promoted weakly."""
         xp = self.xp
-        arrays = [x for x in operands if isinstance(x, type(self.sample(operands)))]
-        dtype = xp.result_type(*arrays)
-        like = arrays[0]
+        like = self.sample(operands) if like is None else like
+        arrays = [x for x in operands if isinstance(x, type(like))]
+        dtype = xp.result_type(*arrays) if arrays else xp.bool
         return [
             x if type(x) is type(like) else self.asarray(x, self._weak(x, dtype), like)
             for x in operands
@@ -67,6 +69,8 @@ class Generic:
         if isinstance(x, (bool, np.bool)):
             return self.xp.bool
         kinds = "integral" if isinstance(x, (int, np.integer)) else "real floating"
+        if dtype == self.xp.bool:  # nothing to be weak beside
+            return self.xp.int64 if kinds == "integral" else self.xp.float64
         if kinds == "integral" or not self.xp.isdtype(dtype, "integral"):
             if isinstance(x, (complex, np.complexfloating)) and not self.xp.isdtype(
                 dtype, "complex floating"
@@ -171,6 +175,21 @@ def _integers(index: Any) -> list[int]:
     return [int(flat[i]) for i in range(flat.shape[0])]
 
 
+class _Where:
+    """Selection: the condition keeps its dtype, the two choices agree on one."""
+
+    def __init__(self, backend: Generic) -> None:
+        self.backend = backend
+
+    def __call__(self, condition: Any, x: Any, y: Any) -> Any:
+        be, xp = self.backend, self.backend.xp
+        like = be.sample((x, y, condition))
+        flag = condition if type(condition) is type(like) else be.asarray(condition, xp.bool, like)
+        x, y = be.lift((x, y), like)
+        dtype = xp.result_type(x, y)
+        return xp.where(xp.astype(flag, xp.bool), xp.astype(x, dtype), xp.astype(y, dtype))
+
+
 class _Composed:
     """A function of the backend and its lifted operands."""
 
@@ -186,9 +205,9 @@ def _plain(function: Any) -> Any:
     return lambda xp, *xs: function(*xs)
 
 
-def _where(xp: Any, condition: Any, x: Any, y: Any) -> Any:
-    dtype = xp.result_type(x, y)
-    return xp.where(xp.astype(condition, xp.bool), xp.astype(x, dtype), xp.astype(y, dtype))
+def _fmod(xp: Any, x: Any, y: Any) -> Any:
+    size = xp.remainder(xp.abs(x), xp.abs(y))
+    return xp.where(x < 0, -size, size)
 
 
 def _guarded(xp: Any, t: Any, c: Any) -> Any:
@@ -221,7 +240,7 @@ def _cbrt(xp: Any, x: Any) -> Any:
 
 
 _COMPOSED = {
-    "where": _where,
+    "fmod": _fmod,
     "guarded": _guarded,
     "sinc": _sinc,
     "logistic": _logistic,

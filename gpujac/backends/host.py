@@ -165,7 +165,7 @@ class Host:
         return np.array(x, order="C") if type(x) is np.ndarray else np.array(x, order="C")[()]
 
     def swap_order(self, x: Any) -> Any:
-        return np.ascontiguousarray(x.T)
+        return x.T.copy()  # always new: x may be a view of a constant of the user's
 
     def memory_free_bytes(self) -> int | None:
         try:

@@ -16,7 +16,7 @@ class Aval(NamedTuple):
     dtype: Any
 
 
-_KINDS: dict[Any, str] = {}
+_KINDS: dict[Any, str] = {}  # by the class of a NumPy dtype
 _PREFIXES = (("complex", "c"), ("float", "f"), ("bfloat", "f"), ("uint", "u"), ("int", "i"), ("bool", "b"))
 _PYTHON = {
     float: np.dtype(np.float64),
@@ -28,7 +28,7 @@ _PYTHON = {
 
 def kind(dtype: Any) -> str:
     """The kind of `dtype`: "f", "c", "i", "u" or "b"; DTypeError for anything else."""
-    found = _KINDS.get(dtype)
+    found = _KINDS.get(dtype.__class__)  # NumPy has one class per dtype
     return found if found is not None else _classify(dtype)
 
 
@@ -36,7 +36,8 @@ def _classify(dtype: Any) -> str:
     name = str(dtype).rpartition(".")[2]
     for prefix, letter in _PREFIXES:
         if name.startswith(prefix):
-            _KINDS[dtype] = letter
+            if isinstance(dtype, np.dtype):
+                _KINDS[dtype.__class__] = letter
             return letter
     raise DTypeError(
         f"dtype {dtype} is not numeric: object, string and datetime arrays have no derivative; "

@@ -60,7 +60,8 @@ class Op:
     """An operation on arrays; instances are immutable and interned by their factories."""
 
     name: ClassVar[str]
-    refuses: ClassVar[dict[str, str]] = {}
+    flat: ClassVar[bool] = False  # the derivative is zero everywhere, results are never traced
+    refuses: ClassVar[dict[str, str]] = {}  # rule -> why this op cannot have it
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         """The result on concrete arrays of the backend `be` (`be.xp` is its namespace)."""
@@ -97,7 +98,7 @@ class Pointwise(Op):
     name: str  # type: ignore[misc]  # an instance field here, a class attribute elsewhere
     arity: int
     slopes: tuple[Slope, ...] = ()
-    flat: bool = False
+    flat: bool = False  # type: ignore[misc]  # an instance field here too
     singular: bool = False
     linear: tuple[bool, ...] = ()
     jointly: bool = False
@@ -267,14 +268,17 @@ class General(Op):
     """
 
     linear_in: ClassVar[tuple[int, ...]] = ()
-    flat: ClassVar[bool] = False
     nonlinear: ClassVar[bool] = False
 
     def __call__(self, *operands: Any) -> Any:
         top = top_trace(operands)
         if top is not None:
             return top.general(self, operands)
-        return self.evaluate(common_backend(operands), *operands)
+        return self.evaluate(self.backend(operands), *operands)
+
+    def backend(self, operands: tuple) -> Any:
+        """The backend that evaluates: that of all operands."""
+        return common_backend(operands)
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         """The tangent of the result; absent tangents are None."""

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from gpujac.backends.choose import backend_of
+from gpujac.core.trace import payload
 from gpujac.ops.structure import permute, reshape, spread
 
 
@@ -36,7 +38,8 @@ def both_to_front(xs: tuple, axes: tuple) -> tuple:
 def shift_index(index: Any, lanes: int, size: int) -> Any:
     """Index (lanes, ...) into `size` positions, made to address (lanes * size) positions."""
     offsets = np.arange(lanes).reshape((lanes,) + (1,) * (len(index.shape) - 1)) * size
-    return index % size + offsets
+    target = payload(index)
+    return index % size + backend_of(target).asarray(offsets, index.dtype, target)
 
 
 def stretch(x: Any, axis: int | None, size: int) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, final
 
+from gpujac.backends.choose import common_backend
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued
 from gpujac.core.trace import Tracer
@@ -94,12 +95,16 @@ class Contract(General):
 
     def __call__(self, *operands: Any) -> Any:
         a, b = operands
-        if isinstance(a, Tracer) or isinstance(b, Tracer):
-            # a trace must know every axis: leading ones get letters of their own
-            lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
-            if lead_a or lead_b:
-                return _spelled(self.left, self.right, self.out, lead_a, lead_b)(a, b)
-        return super().__call__(a, b)
+        top = a.owner if isinstance(a, Tracer) else None
+        if isinstance(b, Tracer) and (top is None or b.owner.level > top.level):
+            top = b.owner
+        if top is None:
+            return self.evaluate(common_backend(operands), a, b)
+        # a trace must know every axis: leading ones get letters of their own
+        lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
+        if lead_a or lead_b:
+            return _spelled(self.left, self.right, self.out, lead_a, lead_b)(a, b)
+        return top.general(self, operands)
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         a, b = operands

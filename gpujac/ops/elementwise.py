@@ -206,9 +206,8 @@ def _predicates(names: str, arity: int, kinds: str = "") -> list[Any]:
     ]
 
 
-isfinite, isinf, isnan, signbit, logical_not = _predicates(
-    "isfinite isinf isnan signbit logical_not", 1
-)
+isfinite, isinf, isnan, signbit = _predicates("isfinite isinf isnan signbit", 1)
+(logical_not,) = _predicates("logical_not", 1, "b")
 equal, not_equal, less, less_equal, greater, greater_equal = _predicates(
     "equal not_equal less less_equal greater greater_equal", 2
 )

@@ -11,17 +11,19 @@ from typing import Any, final
 
 import numpy as np
 
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape
 from gpujac.core.op import General, Joint, Linear, Sample, catalogued
 from gpujac.ops.batching import as_shape, both_to_front, reorder, shift_index
 from gpujac.ops.structure import spread
 
 _CACHE = 1 << 14
+_LONG = 64  # ops of more operands are not interned: their keys would fill the cache
 Key = tuple
 
 
 def _as_slices(key: Key) -> tuple:
-    parts = []
+    parts: list = []
     for k in key:
         if isinstance(k, int):
             parts.append(k)
@@ -200,7 +202,7 @@ class Place(Joint):
         return place(self.dst, tuple(self.keys[p] for p in positions))
 
     @cached_property
-    def ranks(self) -> tuple[int, ...]:  # type: ignore[override]  # cached: read once per sweep
+    def ranks(self) -> tuple[int, ...]:
         return tuple(len(_key_shape(k)) for k in self.keys)
 
     @classmethod
@@ -225,6 +227,9 @@ class Take(General):
     def evaluate(self, be: Any, *operands: Any) -> Any:
         x, index = operands
         return be.take(x, index, -1 - self.rest)
+
+    def backend(self, operands: tuple) -> Any:
+        return backend_of(operands[0])  # a NumPy index reads an array of any library
 
     def infer(self, *avals: Aval) -> Aval:
         x, index = avals
@@ -291,6 +296,9 @@ class ScatterAdd(General):
         buffer = be.zeros(shape, ct.dtype, ct)
         be.add_at(buffer, index, ct, self.rest)
         return buffer
+
+    def backend(self, operands: tuple) -> Any:
+        return backend_of(operands[0])  # a NumPy index writes into an array of any library
 
     def infer(self, *avals: Aval) -> Aval:
         ct = avals[0]
@@ -386,10 +394,16 @@ def set_slice(src: Shape, key: Key) -> SetSlice:
     return SetSlice(src, key)
 
 
-@lru_cache(_CACHE)
 def place(dst: Shape, keys: tuple[Key, ...]) -> Any:
     """Add several pieces into zeros; one piece is a pad."""
-    return Place(dst, keys) if len(keys) > 1 else pad(dst, keys[0])
+    if len(keys) == 1:
+        return pad(dst, keys[0])
+    return _place(dst, keys) if len(keys) <= _LONG else Place(dst, keys)
+
+
+@lru_cache(_CACHE)
+def _place(dst: Shape, keys: tuple[Key, ...]) -> Place:
+    return Place(dst, keys)
 
 
 @lru_cache(_CACHE)

@@ -9,6 +9,7 @@ from gpujac.core.op import Joint, Sample, catalogued
 from gpujac.ops.indexing import place, slice_of
 
 _CACHE = 1 << 14
+_LONG = 64  # ops of more operands are not interned: their keys would fill the cache
 
 
 def _whole(shape: Shape) -> tuple:
@@ -56,7 +57,7 @@ class Concat(Joint):
         return place(self.dst, tuple(self.keys[p] for p in positions))
 
     @cached_property
-    def ranks(self) -> tuple[int, ...]:  # type: ignore[override]  # cached: read once per sweep
+    def ranks(self) -> tuple[int, ...]:
         return tuple(len(s) for s in self.shapes)
 
     @classmethod
@@ -115,10 +116,15 @@ class Stack(Joint):
         ]
 
 
-@lru_cache(_CACHE)
 def concat(shapes: tuple[Shape, ...], axis: int) -> Concat:
     """Concatenate along `axis`; only the trailing axes from `axis` on belong to the op."""
-    return Concat(tuple(s[axis:] for s in shapes), axis)
+    trailing = tuple([s[axis:] for s in shapes])
+    return _concat(trailing, axis) if len(shapes) <= _LONG else Concat(trailing, axis)
+
+
+@lru_cache(_CACHE)
+def _concat(shapes: tuple[Shape, ...], axis: int) -> Concat:
+    return Concat(shapes, axis)
 
 
 @lru_cache(_CACHE)

@@ -9,7 +9,7 @@ import numpy as np
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued
 from gpujac.ops import elementwise as ew
-from gpujac.ops.structure import CONJ, real, spread, sum_over
+from gpujac.ops.structure import CONJ, cast, real, spread, sum_over
 
 _CACHE = 1 << 14
 
@@ -62,12 +62,8 @@ class _Extreme(Reduction):
         # ties share evenly: d max = mean of the tangents at the entries that attain it
         (x,), (t,) = primals, tangents
         wins = ew.equal(x, self.widen(result))
-        count = self.add_up(ew.where(wins, 1.0, 0.0) * _one(x))
+        count = self.add_up(cast(wins.dtype, x.dtype)(wins))
         return ew.divide(self.add_up(ew.where(wins, t, 0)), ew.where(ew.equal(count, 0), 1, count))
-
-
-def _one(x: Any) -> Any:
-    return np.ones((), x.dtype)[()] if isinstance(x.dtype, np.dtype) else 1.0
 
 
 @final
@@ -250,9 +246,13 @@ class ComplexAbs(General):
 COMPLEX_ABS = ComplexAbs()
 
 
-@lru_cache(_CACHE)
 def reduction(cls: Any, src: Shape, axes: Shape) -> Any:
     """The reduction `cls` over `axes` of the trailing axes they reach."""
+    return _interned(cls, src, axes)
+
+
+@lru_cache(_CACHE)
+def _interned(cls: Any, src: Shape, axes: Shape) -> Any:
     reach = max((-a for a in axes), default=0)
     return cls(src[len(src) - reach :], axes)
 

@@ -271,6 +271,9 @@ class Imag(Linear):
         # Re(conj(i ct) (a + i b)) = ct b
         return times_1j(self.after, self.before)
 
+    def depends(self, *patterns: Any) -> Any:
+        return patterns[0]
+
     @classmethod
     def samples(cls) -> list[Sample]:
         return [Sample(imag(_C128, _F64), (2, 3), kinds="c")]
@@ -369,25 +372,25 @@ def roll(src: Shape, shifts: Shape, axes: Shape) -> Roll:
     return Roll(src, src, shifts, axes)
 
 
-@lru_cache(_CACHE)
+@lru_cache(_CACHE, typed=True)  # dtypes of two libraries hash alike
 def cast(before: Any, after: Any) -> Cast:
     """Change of floating dtype."""
     return Cast((), (), before, after)
 
 
-@lru_cache(_CACHE)
+@lru_cache(_CACHE, typed=True)  # dtypes of two libraries hash alike
 def real(before: Any, after: Any) -> Real:
     """Real part, from dtype `before` to dtype `after`."""
     return Real((), (), before, after)
 
 
-@lru_cache(_CACHE)
+@lru_cache(_CACHE, typed=True)  # dtypes of two libraries hash alike
 def imag(before: Any, after: Any) -> Imag:
     """Imaginary part, from dtype `before` to dtype `after`."""
     return Imag((), (), before, after)
 
 
-@lru_cache(_CACHE)
+@lru_cache(_CACHE, typed=True)  # dtypes of two libraries hash alike
 def times_1j(before: Any, after: Any) -> Times1j:
     """A real array times i."""
     return Times1j((), (), before, after)

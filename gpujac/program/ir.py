@@ -95,7 +95,7 @@ class Program:
         self.entries = entries
         self.inputs = inputs
         self.outputs = outputs
-        self.complex = any(kind(e.dtype) == "c" for e in entries)
+        self.complex = any(kind(d) == "c" for d in {e.dtype for e in entries})
         self._live: list[bool] | None = None
         self._last: list[list[Var]] | None = None
 

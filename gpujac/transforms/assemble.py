@@ -12,6 +12,7 @@ from gpujac.core.aval import Shape
 from gpujac.core.trace import Tracer, payload
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
+from gpujac.transforms.flatten import owned
 from gpujac.transforms.hot import Hot
 
 
@@ -59,13 +60,13 @@ class Block:
         """Rows start..stop of the leaf from `part`, whose row `row` is the first of them."""
         if part is None or start >= stop:
             return
-        target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop]
+        target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop, :]
         if type(part) is Hot:
             self._write_hot(target, part, row, stop - start)
             return
         n = st.size_of(self.shape)
         be = backend_of(self.like)
-        flat = be.reshape(part, (part.shape[0], n))[row : row + stop - start]
+        flat = be.reshape(part, (part.shape[0], n))[row : row + stop - start, :]
         target[...] = be.swap_last(flat) if self.forward else flat
 
     def _write_hot(self, target: Any, hot: Hot, row: int, count: int) -> None:
@@ -125,7 +126,7 @@ class Block:
             return st.permute(tuple(matrix.shape), (-1, -2))(matrix) if self.forward else matrix
         if self.forward:
             return backend_of(matrix).swap_order(matrix)
-        return matrix if fresh else backend_of(matrix).copy(matrix)
+        return matrix if fresh else owned(matrix, [])
 
 
 def any_traced(parts: list) -> bool:

@@ -54,15 +54,20 @@ def check_assembly(what: str, assembly: Any) -> None:
 
 
 def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None,
-         reported: bool = False) -> Plan:  # fmt: skip
+         reported: bool = False, lanes: bool = False) -> Plan:  # fmt: skip
     """Settle the chunk size and the assembly for `rows` basis vectors.
 
-    The scan of live bytes runs only where a cap or a report asks for it.
+    The scan of live bytes runs only where a cap or a report asks for it. `lanes`: values belong
+    to outer transforms, whose mapped axes count.
     """
-    k = rows if chunk_size is None else int(chunk_size) if chunk_size != "auto" else _auto(program, rows)
+    wide = _outer_lanes(program) if lanes else 1
+    if chunk_size is None:
+        k = rows
+    else:
+        k = int(chunk_size) if chunk_size != "auto" else _auto(program, rows, wide)
     live = 0
     if memory is not None or reported:
-        live = live_bytes(program, mode == "rev") * _outer_lanes(program)
+        live = live_bytes(program, mode == "rev") * wide
     if memory is not None:
         k = min(k, max(1, memory // max(live, 1)))
     k = max(1, min(k, rows))
@@ -72,11 +77,11 @@ def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str,
     return Plan(mode, rows, k if chunks > 1 else None, chunks, assembly, live)
 
 
-def _auto(program: Program, rows: int) -> int:
+def _auto(program: Program, rows: int, wide: int) -> int:
     """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
     if rows <= _SMALL or all(e.__class__ is Scale for e in program.entries[program.inputs :]):
         return rows
-    widest = widest_bytes(program) * _outer_lanes(program)
+    widest = widest_bytes(program) * wide
     k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
     if any(e.__class__ is Partial and type(e.op) is Contract for e in program.entries):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
@@ -85,7 +90,8 @@ def _auto(program: Program, rows: int) -> int:
 
 def widest_bytes(program: Program) -> int:
     """Bytes of the largest variable, for one row."""
-    return max((math.prod(e.shape) * item_bytes(e.dtype) for e in program.entries), default=1)
+    kinds = {(e.shape, e.dtype) for e in program.entries}
+    return max((math.prod(shape) * item_bytes(dtype) for shape, dtype in kinds), default=1)
 
 
 def live_bytes(program: Program, reverse: bool) -> int:
@@ -115,9 +121,12 @@ def _outer_lanes(program: Program) -> int:
     """How many lanes of outer vmaps one logical row stands for."""
     best = 1
     for e in program.entries:
+        constants: tuple = ()
         if e.__class__ is Scale:
-            for x in (e.y, *(e.xs or ()), *(e.coefs or ())):
-                best = max(best, _lanes(x))
+            constants = (e.y, *(e.xs or ()), *(e.coefs or ()))
+        elif e.__class__ is Partial:
+            constants = e.operands
+        best = max([best, *(_lanes(x) for x in constants)])
     return best
 
 

@@ -149,8 +149,8 @@ def _bad_leaf(what: str, args: tuple, position: int, leaf: int) -> Exception:
     )
 
 
-def matched(what: str, name: str, t: Any, x: Any) -> Any:
-    """A tangent or cotangent in the shape and dtype of `x`."""
+def matched(what: str, name: str, t: Any, x: Any, like: Any = None) -> Any:
+    """A tangent or cotangent in the shape and dtype of `x`; `like` where `x` is no array."""
     if not isinstance(t, Tracer) and not is_array(t):
         raise ArgumentTypeError(f"{what}: a {name} is a {type(t).__name__}, not an array or a number")
     if shape_of(t) != shape_of(x):
@@ -164,7 +164,7 @@ def matched(what: str, name: str, t: Any, x: Any) -> Any:
     if kind(have) == "c" and kind(want) != "c":
         raise DTypeError(f"{what}: a complex {name} for a real array; take its real part")
     if type(t) in PYTHON_SCALARS:
-        like = payload(x)
+        like = payload(x) if like is None else like
         return backend_of(like).asarray(t, want, like)[()]
     return c.astype(t, want)
 
@@ -224,7 +224,7 @@ def owned(y: Any, others: list, traced: bool = True) -> Any:
         if shares or any(y is x for x in others):
             return y.copy()
         return y
-    if isinstance(y, Tracer) or type(y) in HOST_TYPES:
+    if isinstance(y, Tracer) or type(y) in HOST_TYPES or not is_array(y):
         return y
     return backend_of(y).copy(y)
 

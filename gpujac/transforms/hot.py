@@ -104,7 +104,9 @@ def rows_of(hot: Hot, entry: Any, transpose: bool) -> Any:
         constant = st.permute(shape, order)(constant)
     if transpose and kind(constant.dtype) == "c":
         constant = st.CONJ(constant)
-    return _scaled_rows(hot, constant, len(before))
+    rows = _scaled_rows(hot, constant, len(before))
+    own = rows is not entry.operands[1 - entry.position]
+    return rows if own or isinstance(rows, Tracer) else backend_of(rows).copy(rows)
 
 
 def _scaled_rows(hot: Hot, constant: Any, width: int) -> Any:

@@ -5,10 +5,13 @@ from functools import wraps
 from typing import Any
 
 from gpujac import ranges, trees
+from gpujac.array.common import astype
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
-from gpujac.core.trace import payload
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, DTypeError
 from gpujac.ops import structure as st
+from gpujac.program.simplify import collapse
 from gpujac.transforms import chunking
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.assemble import Block, Side, any_traced
@@ -70,6 +73,9 @@ def _check_types(options: Options, linear: Linearized) -> None:
     assert all(is_differentiable(dtype_of(y)) for y in linear.values)
 
 
+_WIDE_BYTES = 16_000  # rows times the widest variable from which merging entries pays
+
+
 class _Run:
     """One Jacobian: sides, plan, sweeps, blocks."""
 
@@ -83,9 +89,14 @@ class _Run:
         self.forward = mode == "fwd"
         self.rows = self.inputs if self.forward else self.outputs
         self.columns = self.outputs if self.forward else self.inputs
+        program = linear.program
+        if self.rows.total * chunking.widest_bytes(program) >= _WIDE_BYTES:
+            program = collapse(program)
+        self.program = program
         self.plan = chunking.plan(
-            mode, linear.program, self.rows.total, options.chunk_size, options.assembly, options.memory,
+            mode, program, self.rows.total, options.chunk_size, options.assembly, options.memory,
             options.report is not None,
+            any(isinstance(x, Tracer) for x in linear.point.leaves + linear.values),
         )
         if options.report is not None:
             options.report(self.plan)
@@ -106,8 +117,14 @@ class _Run:
                 finally:
                     ranges.pop(token)
                 bar.update(1)
-        grid = self._finished(blocks)
+        return self._nested(self._finished(blocks))
+
+    def _nested(self, grid: list[list]) -> Any:
+        """The (output, input) blocks in the trees of both."""
         point, spec = self.linear.point, self.linear.outputs.spec
+        if self.options.what == "jacobian":  # the dtype must not depend on the mode
+            grid = [[_wide(b, y, x) for b, x in zip(row, point.leaves, strict=True)]
+                    for row, y in zip(grid, self.linear.values, strict=True)]  # fmt: skip
         return trees.unflatten(spec, [point.result(row) for row in grid])
 
     def _gradient(self) -> Any:
@@ -118,8 +135,7 @@ class _Run:
             rows = linear.pulled([fl.ones_of(linear.values[0])])
         finally:
             ranges.pop(token)
-        rows = [self._conjugated(r) for r in rows]
-        return trees.unflatten(linear.outputs.spec, [linear.point.result(rows)])
+        return self._nested([[self._conjugated(r) for r in rows]])
 
     def _conjugated(self, r: Any) -> Any:
         # the adjoint of a holomorphic function is conj(f')
@@ -162,7 +178,7 @@ class _Run:
             ranges.pop(token)
 
     def _sweep(self, seeds: list, rows: int) -> list:
-        program = self.linear.program
+        program = self.program
         if self.plan.chunk_size == 1:  # a plain loop: no batch axis anywhere
             return [None if p is None else _with_row(p) for p in self._single(seeds)]
         if self.forward:
@@ -171,7 +187,7 @@ class _Run:
         return pull(program, [(v, s) for v, s in pairs if v is not None and s is not None])
 
     def _single(self, seeds: list) -> list:
-        program = self.linear.program
+        program = self.program
         plain = [None if s is None else _without_row(s) for s in seeds]
         if self.forward:
             return push(program, plain)
@@ -181,13 +197,14 @@ class _Run:
     def _store(self, blocks: list, parts: list, start: int, stop: int) -> None:
         traced = any_traced(parts) or any(b.parts for row in blocks for b in row)
         write = self.plan.assembly == "preallocate" and not traced
+        alone = self.plan.chunks == 1 and not traced  # a diagonal goes straight into its place
         for i, row in enumerate(blocks):
             first, last = self.rows.overlap(i, start, stop)
             if first >= last:
                 continue
             offset = self.rows.starts[i] + first - start
             for block, part in zip(row, parts, strict=True):
-                if write:
+                if write or (alone and type(part) is Hot):
                     if block.matrix is None:
                         block.allocate()
                     block.write(first, last, part, offset)
@@ -201,6 +218,12 @@ class _Run:
             for row, shape in zip(blocks, self.rows.shapes, strict=True)
         ]
         return [list(column) for column in zip(*done, strict=True)] if self.forward else done
+
+
+def _wide(block: Any, y: Any, x: Any) -> Any:
+    """A block in the result type of output and input."""
+    have, want = dtype_of(x), dtype_of(y)
+    return block if have == want else astype(block, backend_of(payload(x)).xp.result_type(have, want))
 
 
 def _without_row(seed: Hot) -> Any:
@@ -217,17 +240,17 @@ def _with_row(part: Any) -> Any:
 def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
            assembly: str = "auto", memory: Any = None, with_value: bool = False,
            holomorphic: bool = False, progress: bool = False, report: Any = None) -> Callable:  # fmt: skip
-    """The Jacobian by reverse mode, as a function.
+    """The Jacobian by reverse mode (row by row, in chunks), as a function.
 
     Args:
         f: callable of pytrees of arrays, returning a pytree of real floating arrays.
-        argnums: position(s) of the arguments to differentiate: int or tuple of ints.
-        has_aux: `f` returns `(output, aux)`.
+        argnums: which positional arguments to differentiate: an int, or a tuple of ints.
+        has_aux: `f` returns `(output, aux)`; aux is handed through, without a derivative.
         chunk_size: rows per sweep: int ≥ 1 (1: a plain loop), None for one pass, or "auto".
         assembly: "stack" joins the chunks, "preallocate" writes them into the result, "auto"
             preallocates above one chunk. Equal bit for bit at equal chunk size.
         memory: most bytes of one sweep's buffers: an int, "2GB", or None.
-        with_value: also return the output.
+        with_value: also return the output of `f`, from the same run.
         holomorphic: allow complex inputs and outputs of a holomorphic function.
         progress: show a bar over the chunks.
         report: a callable that receives the plan (mode, rows, chunk_size, chunks, assembly).
@@ -243,8 +266,8 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
     Cost: `f` runs once; one sweep per chunk, in all about m times the cost of `f` for m outputs.
     Memory: the result, the residuals and one chunk's buffers.
 
-    Source: section 3.3 of the parity notes (vjp, standard basis in chunks); Griewank & Walther,
-    Evaluating Derivatives, chapter 3, for the reverse sweep.
+    Source: Griewank & Walther, Evaluating Derivatives (2nd edition, 2008), chapter 3, for the
+    reverse sweep; the standard basis in chunks as in torch.func.jacrev.
 
     Example:
         >>> import numpy as np
@@ -260,10 +283,14 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
 def jacfwd(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
            assembly: str = "auto", memory: Any = None, with_value: bool = False,
            holomorphic: bool = False, progress: bool = False, report: Any = None) -> Callable:  # fmt: skip
-    """The Jacobian by forward mode, as a function. Arguments and nesting as in `jacrev`.
+    """The Jacobian by forward mode (column by column, in chunks), as a function.
+
+    Args:
+        f, argnums, has_aux, ...: as in `jacrev`; `chunk_size` counts columns.
 
     Returns:
-        A function of the same arguments; leaf dtypes are those of the outputs.
+        A function of the same arguments. The result is nested as that of `jacrev`; leaf dtypes
+        are those of the outputs.
 
     Raises:
         DTypeError, ArgumentError: as `jacrev`.
@@ -287,15 +314,19 @@ def jacobian(f: Callable, argnums: Any = 0, *, mode: str = "auto", has_aux: bool
     """The Jacobian by the cheaper mode: forward if n ≤ 1.5 m, else reverse.
 
     Args:
-        mode: "auto", "rev" or "fwd"; the other arguments are those of `jacrev`.
+        f, argnums, has_aux, ...: as in `jacrev`.
+        mode: "auto" picks by the numbers of inputs n and outputs m; "rev" and "fwd" name a mode.
 
     Returns:
-        A function of the same arguments.
+        A function of the same arguments. The result is nested as that of `jacrev`; leaf dtypes
+        are the result types of output and input, whatever the mode.
 
     Raises:
         ArgumentError: an unknown mode; else as `jacrev`.
 
-    Cost: that of the chosen mode. Source: lineax chooses by the same ratio.
+    Cost: that of the chosen mode.
+
+    Source: the ratio is the one that lineax chooses by.
 
     Example:
         >>> import numpy as np

@@ -4,7 +4,7 @@ from typing import Any
 
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import Aval, Shape, aval_of, dtype_of, shape_of
+from gpujac.core.aval import Aval, Shape, aval_of, dtype_of, kind, shape_of
 from gpujac.core.op import Op
 from gpujac.core.trace import Trace, payload, top_trace
 from gpujac.errors import ConcretizationError, MissingRuleError
@@ -164,8 +164,9 @@ def _pointwise_aval(op: Any, operands: tuple) -> Aval:
     strong = [dtype_of(x) for x in kinds if type(x) not in (int, float, complex, bool)]
     weak = [x for x in kinds if type(x) in (int, float, complex, bool)]
     target = payload(next((x for x in kinds if payload(x) is not None and type(x) not in (int, float, complex, bool)), 0.0))
-    xp = backend_of(target).xp
-    return Aval(shape, xp.result_type(*strong, *weak) if len(strong) + len(weak) > 1 else strong[0])
+    if all(d == strong[0] for d in strong) and (kind(strong[0]) == "c" or not any(type(x) is complex for x in weak)):
+        return Aval(shape, strong[0])
+    return Aval(shape, backend_of(target).xp.result_type(*strong, *weak))
 
 
 def _broadcast(shapes: list[Shape]) -> Shape:

@@ -7,10 +7,10 @@ A tangent or cotangent is an array with the variable's shape behind any leading 
 from typing import Any
 
 from gpujac.ops.agree import SPECIAL, conjugated, scale
-from gpujac.ops.indexing import Slice, place
 from gpujac.ops.structure import Cast, Reshape
 from gpujac.program.ir import Apply, Gather, Input, Program, Scale
 from gpujac.transforms.hot import Hot, rows_of
+from gpujac.transforms.pieces import Pieces, collect
 
 
 def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
@@ -18,7 +18,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
     entries = program.entries
     cts: list[Any] = [None] * len(entries)
     hots: dict[int, Hot] = {}
-    pieces: dict[int, list] = {}
+    pieces: dict[int, Pieces] = {}
     for var, ct in seeds:
         if type(ct) is Hot:
             _add_hot(cts, hots, var, ct)
@@ -28,7 +28,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
     for i in range(len(entries) - 1, program.inputs - 1, -1):
         ct = cts[i]
         if pieces and i in pieces:
-            ct = _placed(entries[i].shape, pieces.pop(i), ct)
+            ct = pieces.pop(i).placed(entries[i].shape, ct)
         if hots and i in hots:
             hot = hots.pop(i)
             if ct is None:
@@ -39,35 +39,37 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             continue
         cts[i] = None  # frees it
         entry = entries[i]
-        kind = entry.__class__
-        if kind is Scale:
-            coefs = entry.coefs
-            if coefs is None:
-                coefs = entry.resolve()
-            for j, var in enumerate(entry.reads):
-                c = conjugated(coefs[j]) if conjugate else coefs[j]
-                part = ct if c is None else ct * c if c.__class__ not in SPECIAL else scale(ct, c)
-                old = cts[var]
-                cts[var] = part if old is None else old + part
-        elif kind is Apply:
-            op, (var,) = entry.op, entry.reads
-            if op.__class__ is Slice:
-                pieces.setdefault(var, []).append((op.key, ct))
-            else:
-                part = op.transposed(ct)
-                old = cts[var]
-                cts[var] = part if old is None else old + part
-        elif kind is Gather:
-            _pull_gather(entry, ct, cts, pieces)
-        else:
-            (var,) = entry.reads
-            part = entry.op.transpose(entry.position, ct, entry.operands, entries[var].shape)
+        if entry.__class__ is not Scale:
+            _pull_other(entry, ct, cts, pieces, entries)
+            continue
+        coefs = entry.coefs
+        if coefs is None:
+            coefs = entry.resolve()
+        for j, var in enumerate(entry.reads):
+            c = conjugated(coefs[j]) if conjugate else coefs[j]
+            part = ct if c is None else ct * c if c.__class__ not in SPECIAL else scale(ct, c)
             old = cts[var]
             cts[var] = part if old is None else old + part
     return [_total(entries[i], i, cts, hots, pieces) for i in range(program.inputs)]
 
 
-def _pull_gather(entry: Any, ct: Any, cts: list, pieces: dict) -> None:
+def _pull_other(entry: Any, ct: Any, cts: list, pieces: dict, entries: list) -> None:
+    """An entry that is not elementwise, read through the dense channel."""
+    if collect(pieces, entry, ct):
+        return
+    kind = entry.__class__
+    if kind is Gather:
+        _pull_gather(entry, ct, cts)
+        return
+    (var,) = entry.reads
+    if kind is Apply:
+        part = entry.op.transposed(ct)
+    else:
+        part = entry.op.transpose(entry.position, ct, entry.operands, entries[var].shape)
+    cts[var] = part if cts[var] is None else cts[var] + part
+
+
+def _pull_gather(entry: Any, ct: Any, cts: list) -> None:
     for var, part in zip(entry.reads, entry.op.parts, strict=True):
         value = part(ct)
         cts[var] = value if cts[var] is None else cts[var] + value
@@ -91,7 +93,7 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> N
         cts[var] = part if cts[var] is None else cts[var] + part
         return
     if kind is Gather:
-        _pull_gather(entry, hot.dense(), cts, {})
+        _pull_gather(entry, hot.dense(), cts)
         return
     (var,) = entry.reads
     part = rows_of(hot, entry, True)
@@ -122,24 +124,10 @@ def _add_hot(cts: list, hots: dict, var: int, hot: Hot) -> None:
         cts[var] = both if cts[var] is None else cts[var] + both
 
 
-def _placed(shape: tuple, parts: list, ct: Any) -> Any:
-    """The collected reads of one variable, written into one array."""
-    reach = max(len(key) for key, _ in parts)
-    trailing = shape[len(shape) - reach :]
-    keys = tuple(_widened(key, trailing) for key, _ in parts)
-    total = place(trailing, keys)(*(piece for _, piece in parts))
-    return total if ct is None else ct + total
-
-
-def _widened(key: tuple, trailing: tuple) -> tuple:
-    extra = len(trailing) - len(key)
-    return (*((0, n, 1) for n in trailing[:extra]), *key)
-
-
 def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
     ct = cts[i]
     if i in pieces:
-        ct = _placed(entry.shape, pieces[i], ct)
+        ct = pieces[i].placed(entry.shape, ct)
     if i in hots:
         return hots[i] if ct is None else ct + hots[i].dense()
     return ct

@@ -9,6 +9,7 @@ import numpy as np
 from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.trace import payload
 from gpujac.errors import DTypeError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
@@ -84,7 +85,7 @@ class Pullback:
 
 
 def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
-    """Value of `f` and a function that pulls cotangents back: ct -> Jᵀ ct.
+    """Value of `f` and its pullback, the function ct -> Jᵀ ct (reverse mode).
 
     Args:
         f: callable of positional pytrees of arrays.
@@ -100,8 +101,9 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
         DTypeError: an integer primal or output. StructureError, ShapeError: a cotangent that
         does not match the output.
 
-    Cost: one evaluation of `f`; each pullback costs about as much again. Residuals (one
-    coefficient per operand of each elementwise op) live until the pullback is dropped.
+    Cost: one evaluation of `f`; each call of the pullback costs about as much again. Residuals
+    (one coefficient per operand of each elementwise op) live until the pullback is dropped. The
+    primals are copied; arrays that `f` captured are kept by reference, so leave them unchanged.
 
     Example:
         >>> import numpy as np
@@ -156,7 +158,8 @@ def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
     Raises:
         StructureError, ShapeError, DTypeError: arguments of `lin` that do not match the primals.
 
-    Cost: one evaluation of `f`; a call of `lin` runs its linear half only.
+    Cost: one evaluation of `f`; a call of `lin` runs its linear half only, forward. Many
+    directions at one point are cheaper this way than by `jvp`; memory and ownership as in `vjp`.
 
     Example:
         >>> import numpy as np
@@ -177,10 +180,10 @@ def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
 
 
 def linear_transpose(f: Callable, *examples: Any) -> Callable:
-    """The adjoint of a linear function.
+    """The adjoint (transpose) of a linear function, as a function.
 
     Args:
-        f: a function linear in all its arguments together; it is run without values.
+        f: a function linear in all its arguments together; it is run once, without values.
         *examples: pytrees of arrays; only shapes and dtypes are used.
 
     Returns:
@@ -223,7 +226,9 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
     def transposed(ct: Any, /) -> tuple:
         """Cotangents of the arguments from one of the output."""
         flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
-        cts = [fl.matched("linear_transpose", "cotangent", c, a) for c, a in zip(flat, avals, strict=True)]
+        like = payload(point.leaves[0]) if point.leaves else 0.0
+        what = ("linear_transpose", "cotangent")
+        cts = [fl.matched(*what, c, a, like) for c, a in zip(flat, avals, strict=True)]
         seeds = [(v, c) for v, c in zip(reads, cts, strict=True) if v is not None]
         results = pull(program, seeds)
         flat = [fl.zeros_of(x) if r is None else r for r, x in zip(results, point.leaves, strict=True)]
@@ -274,9 +279,9 @@ def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: b
     """The gradient of a scalar function, as a function.
 
     Args:
-        f: callable that returns a real scalar (shape `()`).
-        argnums: position(s) of the arguments to differentiate: int or tuple of ints.
-        has_aux: `f` returns `(output, aux)`.
+        f: callable of pytrees of arrays that returns one real scalar (shape `()`).
+        argnums: which positional arguments to differentiate: an int, or a tuple of ints.
+        has_aux: `f` returns `(output, aux)`; aux is handed through, without a derivative.
         holomorphic: allow complex inputs and output; the result is then f'(z).
 
     Returns:
@@ -284,7 +289,8 @@ def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: b
         gradient, shaped like the selected argument(s), or `(gradient, aux)`.
 
     Raises:
-        ShapeError: the output is no scalar. DTypeError: it is integer or complex.
+        ShapeError, StructureError: the output is not one scalar. DTypeError: it or a selected
+        argument is integer, or it is complex.
 
     Cost: one evaluation of `f` and one sweep of about the same cost, whatever the number of inputs.
 
@@ -306,10 +312,13 @@ def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: b
 
 
 def grad_and_value(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
-    """Gradient first, then value: `(g, y)` or `(g, (y, aux))`. Arguments as in `grad`.
+    """The gradient and the value of a scalar function, in one pass; the gradient comes first.
+
+    Args:
+        f, argnums, has_aux: as in `grad`.
 
     Returns:
-        A function of the arguments of `f`.
+        A function of the arguments of `f` that returns `(g, y)`, or `(g, (y, aux))`.
 
     Raises:
         ShapeError, DTypeError: as `grad`.
@@ -335,10 +344,13 @@ def grad_and_value(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Call
 
 
 def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
-    """Value first, then gradient: `(y, g)` or `((y, aux), g)`. Arguments as in `grad`.
+    """The value and the gradient of a scalar function, in one pass; the value comes first.
+
+    Args:
+        f, argnums, has_aux: as in `grad`.
 
     Returns:
-        A function of the arguments of `f`.
+        A function of the arguments of `f` that returns `(y, g)`, or `((y, aux), g)`.
 
     Raises:
         ShapeError, DTypeError: as `grad`.

@@ -150,8 +150,8 @@ class VmapTrace(Trace):
         raise ConcretizationError(
             f"vmap of {self.origin}: Python asked for the value of a mapped array of shape {x.shape} "
             "(if, while, int(), .item(), a boolean mask as index), but there is one value per lane; "
-            "use gpujac.numpy.where(condition, a, b), or vmap with chunk_size=1 does not help: "
-            "write the branch with where"
+            "write the branch as np.where(condition, a, b), or use vmap(..., method=\"loop\"), which "
+            "runs the function once per lane on plain values"
         )
 
     def boxed(self, value: Any) -> Any:
@@ -198,7 +198,8 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
         randomness: "error"; the other modes come with gpujac.random.
         chunk_size: lanes per pass (int ≥ 1), or None for one pass.
         axis_size: number of lanes, needed only if nothing is mapped.
-        method: "batch" runs `f` once on batched values; "loop" runs it once per lane.
+        method: "batch" runs `f` once on batched values; "loop" runs it once per lane, on plain
+            values, so that it may branch on them.
 
     Returns:
         A function of batched arguments; keyword arguments pass through unmapped.
@@ -234,7 +235,7 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
 
 
 def _check_options(in_dims: Any, randomness: Any, chunk_size: Any, axis_size: Any, method: Any) -> None:
-    if isinstance(in_dims, bool) or not (in_dims is None or isinstance(in_dims, (int, tuple, list))):
+    if isinstance(in_dims, bool) or not (in_dims is None or isinstance(in_dims, (int, np.integer, tuple, list))):
         raise ArgumentTypeError(
             f"vmap: in_dims={in_dims!r} is a {type(in_dims).__name__}; give an int or a tuple with an "
             "entry per argument"
@@ -295,7 +296,7 @@ class _Call:
         whole = (start, stop) == (0, self.size)
         try:
             tracers = [
-                x if d is None else trace.tracer(x if whole else _lanes(x, d, start, stop), d)
+                _unmapped(trace, x) if d is None else trace.tracer(x if whole else _lanes(x, d, start, stop), d)
                 for x, d in zip(self.leaves, self.dims, strict=True)
             ]
             result = fl.call(self.f, trees.unflatten(self.spec, tracers), self.kwargs)
@@ -337,7 +338,15 @@ class _Call:
         result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
         leaves, spec = trees.flatten(result)
         dims = _out_prefix(self.out_dims, result)
-        return trees.unflatten(spec, [y if d is None else _with_axis(y, d) for y, d in zip(leaves, dims, strict=True)])
+        done = [fl.owned(y, [], False) if d is None else _with_axis(y, d) for y, d in zip(leaves, dims, strict=True)]
+        return trees.unflatten(spec, done)
+
+
+def _unmapped(x: Any, trace: VmapTrace) -> Any:
+    """An array that is the same in every lane, traced so that a mapped index can read it."""
+    if isinstance(x, Tracer) or not shape_of(x) or not is_array(x):
+        return x
+    return trace.tracer(x, None)
 
 
 def _in_axis(x: Any, d: int, path: str) -> int:
@@ -352,6 +361,13 @@ def _in_axis(x: Any, d: int, path: str) -> int:
         valid = f"use {-rank} to {rank - 1}, or None to leave it unmapped" if rank else "use None"
         raise AxisError(f"vmap: in_dims={d}, but leaf {path} has shape {tuple(shape_of(x))}; {valid}")
     return d - rank if d >= 0 else d
+
+
+def _unmapped(trace: VmapTrace, x: Any) -> Any:
+    """An argument without a mapped axis; plain arrays are watched, so that a mapped index reads them."""
+    if type(x) is np.ndarray and x.ndim and x.dtype.kind in "biufc":
+        return trace.tracer(x, None)
+    return x
 
 
 def _key(x: Any, axis: int, start: int, stop: int) -> tuple[tuple, tuple]:
@@ -391,6 +407,8 @@ def _out(y: Any, d: Any, trace: VmapTrace, size: int, path: str) -> Any:
     """One output with its mapped axis where out_dims wants it."""
     mine = isinstance(y, TracedArray) and y.owner is trace
     value, axis = (y.value, y.aux) if mine else (y, None)
+    if not mine:  # a constant of the function's
+        value = fl.owned(value, [], False)
     if d is None:
         if axis is not None:
             raise StructureError(

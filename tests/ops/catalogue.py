@@ -1,16 +1,19 @@
 """The catalogue as test cases: every op's samples, NumPy's answer to each, and drawn operands."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import array_api_strict
 import numpy as np
 import scipy.special
 
-from gpujac.array.protocols import NAMESPACE
+from gpujac.array.namespace import namespace_over
 from gpujac.core.op import POINTWISE, STRUCTURAL, Op, Sample
-from tests.ops.composites import COMPOSITES
+from gpujac.core.trace import Tracer
+from tests.ops.composites import COMPOSITES, NUMPY_ONLY
 
 TRACED = "fmc"  # kinds of operands that carry a tangent
 
@@ -28,10 +31,29 @@ def _plain(x: Any) -> Any:
     return np.asarray(x)[()]
 
 
+def _give_way(method: Callable) -> Callable:
+    """An operator of array-api-strict that leaves traced operands to their own operator.
+
+    Array-api-strict raises TypeError at every foreign operand, where Python's data model and all
+    other array libraries return NotImplemented.
+    """
+
+    @wraps(method)
+    def operator(self: Any, other: Any) -> Any:
+        return NotImplemented if isinstance(other, Tracer) else method(self, other)
+
+    return operator
+
+
+_ARRAY = type(array_api_strict.asarray(0.0))
+for _name in """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift lt le gt ge
+        eq ne""".split():
+    setattr(_ARRAY, f"__{_name}__", _give_way(getattr(_ARRAY, f"__{_name}__")))
+_STRICT = namespace_over(array_api_strict)
 LIBRARIES = {
-    "numpy": Library("numpy", np, _plain, (np.ndarray, np.generic)),
+    "numpy": Library("numpy", namespace_over(np), _plain, (np.ndarray, np.generic)),
     "strict": Library(
-        "strict", NAMESPACE, array_api_strict.asarray, (type(array_api_strict.asarray(0.0)),)
+        "strict", _STRICT, array_api_strict.asarray, (_ARRAY,)
     ),
 }
 
@@ -177,8 +199,7 @@ MEANING: dict[str, Callable] = {
     "permute": lambda op, x: np.moveaxis(x, op.order, range(-len(op.order), 0)),
     "flip": lambda op, x: np.flip(x, op.axes),
     "roll": lambda op, x: np.roll(x, op.shifts, op.axes),
-    "cast": lambda op, x: (np.real(x) if op.after.kind == "f" else x).astype(op.after)
-    if op.after.itemsize < 8 else (np.real(x) if op.after.kind == "f" else x),
+    "cast": lambda op, x: np.real(x) if op.after.kind == "f" else x,  # rounding left out
     "conj": lambda op, x: np.conj(x),
     "real": lambda op, x: np.real(x),
     "imag": lambda op, x: np.imag(x),
@@ -240,10 +261,28 @@ STRUCTURAL_NAMES = {cls.name: cls for cls in STRUCTURAL}
 NAMES = [*POINTWISE, *STRUCTURAL_NAMES, *(f"np.{name}" for name in COMPOSITES)]
 
 
-def cases(name: str) -> list[Case]:
+def cases(name: str, library: str = "numpy") -> list[Case]:
     """Fresh cases of an op or of a function of the namespace ("np.var")."""
     if name.startswith("np."):
         return of_composite(name[3:])
     if name in POINTWISE:
         return [of_op(POINTWISE[name], s) for s in POINTWISE[name].samples()]
-    return [of_op(s.call, s) for s in STRUCTURAL_NAMES[name].samples()]
+    found = [of_op(s.call, s) for s in STRUCTURAL_NAMES[name].samples()]
+    return found if library == "numpy" else [_translated(case) for case in found]
+
+
+def _translated(case: Case) -> Case:
+    """A case whose op names dtypes, with those of array-api-strict."""
+    if "before" not in vars(case.op):
+        return case
+    before, after = (getattr(array_api_strict, d.name) for d in (case.op.before, case.op.after))
+    op = dataclasses.replace(case.op, before=before, after=after)
+    return case._replace(op=op, call=lambda xp, *xs: op(*xs))
+
+
+def refusal(name: str, rule: str) -> str | None:
+    """Why an op has no such rule, or None."""
+    if name.startswith("np."):
+        return "spelled as only NumPy does" if rule == "generic" and name[3:] in NUMPY_ONLY else None
+    op = POINTWISE.get(name) or STRUCTURAL_NAMES[name]
+    return op.refuses.get(rule)

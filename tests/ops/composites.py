@@ -103,7 +103,7 @@ COMPOSITES: dict[str, list[tuple[Callable, Sample]]] = {
     "getitem": [
         _row(lambda xp, x: x[1:, ::-1], (3, 4), cx=True),
         _row(lambda xp, x: x[..., None, 0], (3, 4)),
-        _row(lambda xp, x: x[-1], (3, 4)),
+        _row(lambda xp, x: x[-1, ...], (3, 4)),
     ],
     "take": [
         _row(lambda xp, x, i: xp.take(x, i, axis=1), (2, 3), (4,), kinds="fi", cx=True),
@@ -174,6 +174,7 @@ NUMPY_ONLY: dict[str, list[tuple[Callable, Sample]]] = {
     "meshgrid": [_row(lambda xp, x, y: xp.meshgrid(x, y)[0] * xp.meshgrid(x, y)[1], (2,), (3,))],
     "angle": [_row(lambda xp, z: xp.angle(z), (3,), kinds="c")],
     "nan_to_num": [_row(lambda xp, x: xp.nan_to_num(x) * x, (3,))],
+    "rows": [_row(lambda xp, x: x[-1] * x[:2].sum(), (3, 4), cx=True)],
     "advanced": [
         _row(lambda xp, x: x[_INDEX], (3, 2), cx=True),
         _row(lambda xp, x: x[:, _INDEX[0], 1:], (2, 3, 3)),

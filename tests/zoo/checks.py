@@ -26,6 +26,9 @@ class Case:
         self.args = entry.arguments()
         self.selected = tuple(self.args[i] for i in entry.argnums)
         self.rng = np.random.default_rng(7)
+        self.sizes = optree.tree_map(lambda x: np.maximum(1.0, np.abs(x)), self.selected)
+        if entry.sizes is not None:
+            self.sizes = (np.array(entry.sizes), *self.sizes[1:])
 
     def g(self, *selected: Tree) -> Tree:
         """The function of its selected arguments; the others stay at this point."""
@@ -45,6 +48,10 @@ class Case:
     def random_like(self, tree: Tree) -> Tree:
         """A random tree of the same shapes."""
         return optree.tree_map(lambda x: np.asarray(self.rng.standard_normal(x.shape)), tree)
+
+    def direction(self) -> Tree:
+        """A random tangent of the selected arguments, each entry of its natural size."""
+        return optree.tree_map(np.multiply, self.random_like(self.selected), self.sizes)
 
     def batch(self) -> Tree:
         """Selected arguments of BATCH seeds, stacked along axis 0."""
@@ -90,15 +97,15 @@ def along(g: Callable[..., Tree], x: tuple, t: tuple) -> np.ndarray:
     return (vector(g(*ahead)) - vector(g(*behind))) / (2 * h)
 
 
-def numeric_jacobian(g: Callable[..., Tree], x: tuple) -> np.ndarray:
+def numeric_jacobian(g: Callable[..., Tree], x: tuple, sizes: tuple) -> np.ndarray:
     """The whole Jacobian by central differences, (all outputs, all inputs)."""
-    leaves, spec = optree.tree_flatten(x)
+    leaves, spec = optree.tree_flatten(sizes)
     columns = []
     for k, leaf in enumerate(leaves):
-        for i in range(leaf.size):
-            t = [np.zeros_like(a, shape=np.shape(a)) for a in leaves]
-            t[k].reshape(-1)[i] = max(1.0, abs(np.ravel(leaf)[i]))
-            columns.append(along(g, x, optree.tree_unflatten(spec, t)) / t[k].reshape(-1)[i])
+        for i, size in enumerate(np.ravel(leaf)):
+            t = [np.zeros(np.shape(a)) for a in leaves]
+            t[k].reshape(-1)[i] = size
+            columns.append(along(g, x, optree.tree_unflatten(spec, t)) / size)
     return np.stack(columns, axis=1)
 
 
@@ -127,7 +134,7 @@ def jacobian_by(case: Case, transform: Callable[..., Any], **options: Any) -> np
 
 
 def check_jvp(case: Case) -> None:
-    t = case.random_like(case.selected)
+    t = case.direction()
     y, dy = gj.jvp(case.g, case.selected, t)
     close_trees(y, case.g(*case.selected), EXACT, "value")
     close(vector(dy), along(case.g, case.selected, t), DIFFERENCE, "tangent")
@@ -137,7 +144,7 @@ def check_vjp(case: Case) -> None:
     y, pullback = gj.vjp(case.g, *case.selected)
     close_trees(y, case.g(*case.selected), EXACT, "value")
     for _ in range(2):
-        t, ct = case.random_like(case.selected), case.random_like(y)
+        t, ct = case.direction(), case.random_like(y)
         _, dy = gj.jvp(case.g, case.selected, t)
         close(inner(pullback(ct), t), inner(ct, dy), EXACT, "inner product")
 
@@ -146,7 +153,7 @@ def check_linearize(case: Case) -> None:
     y, linear = gj.linearize(case.g, *case.selected)
     close_trees(y, case.g(*case.selected), EXACT, "value")
     for _ in range(2):
-        t = case.random_like(case.selected)
+        t = case.direction()
         close_trees(linear(*t), gj.jvp(case.g, case.selected, t)[1], EXACT, "tangent")
 
 
@@ -158,12 +165,12 @@ def check_linear_transpose(case: Case) -> None:
 
 
 def check_jacrev(case: Case) -> None:
-    wanted = numeric_jacobian(case.g, case.selected)
+    wanted = numeric_jacobian(case.g, case.selected, case.sizes)
     close(jacobian_by(case, gj.jacrev), wanted, DIFFERENCE, "Jacobian")
 
 
 def check_jacfwd(case: Case) -> None:
-    wanted = numeric_jacobian(case.g, case.selected)
+    wanted = numeric_jacobian(case.g, case.selected, case.sizes)
     close(jacobian_by(case, gj.jacfwd), wanted, DIFFERENCE, "Jacobian")
     close(jacobian_by(case, gj.jacfwd), jacobian_by(case, gj.jacrev), EXACT, "against jacrev")
 
@@ -189,7 +196,7 @@ def check_chunks(case: Case) -> None:
 def check_grad(case: Case) -> None:
     everything = tuple(range(len(case.selected)))
     g = gj.grad(case.scalar, argnums=everything)(*case.selected)
-    wanted = numeric_jacobian(lambda *x: np.asarray(case.scalar(*x)), case.selected)
+    wanted = numeric_jacobian(case.scalar, case.selected, case.sizes)
     close(vector(g), wanted[0], DIFFERENCE, "gradient")
     y, again = gj.value_and_grad(case.scalar, argnums=everything)(*case.selected)
     close(y, case.scalar(*case.selected), EXACT, "value")
@@ -202,7 +209,7 @@ def check_hessian(case: Case) -> None:
     gradient = gj.grad(case.scalar, argnums=everything)
     found = matrix(h, gradient(*case.selected), case.selected)
     close(found, found.T, EXACT, "symmetry")
-    t = case.random_like(case.selected)
+    t = case.direction()
     close(found @ vector(t), along(gradient, case.selected, t), DIFFERENCE, "Hessian")
 
 
@@ -211,7 +218,7 @@ def check_second_order(case: Case) -> None:
     gradient = gj.grad(case.scalar, argnums=everything)
     y = gradient(*case.selected)
     wanted = matrix(gj.hessian(case.scalar, argnums=everything)(*case.selected), y, case.selected)
-    t = case.random_like(case.selected)
+    t = case.direction()
     _, forward = gj.jvp(gradient, case.selected, t)
     close(vector(forward), wanted @ vector(t), EXACT, "jvp of grad")
     reverse = gj.vjp(gradient, *case.selected)[1](t)

@@ -176,7 +176,7 @@ ENTRIES = [
     Entry(
         robertson,
         lambda r: (r.uniform([0.8, 1e-5, 0.1], [1, 4e-5, 0.2]), np.array([0.04, 3e7, 1e4])),
-        (0,),
+        sizes=(1.0, 1e-5, 0.1),
     ),
     Entry(lotka_volterra_rk4, lambda r: (r.uniform(1, 2, 2), r.uniform(0.5, 1.5, 4)), (0, 1)),
     Entry(

@@ -15,6 +15,7 @@ class Entry:
 
     `argnums` are the arguments that are differentiated. `mappable` is False where Python control
     flow depends on values, which no batch can follow. `kind` is "array", "scalar" (0-d) or "tree".
+    `sizes` are the natural sizes of the first argument's entries where they are far from 1.
     """
 
     f: Callable[..., Any]
@@ -22,6 +23,7 @@ class Entry:
     argnums: tuple[int, ...] = (0,)
     mappable: bool = True
     kind: str = "array"
+    sizes: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:

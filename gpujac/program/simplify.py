@@ -1,0 +1,114 @@
+"""Making a linear program shorter before a wide sweep.
+
+A sweep over many rows reads and writes every entry once per row, so elementwise entries that
+follow each other are merged first: their coefficients are multiplied at their own size, once.
+"""
+
+from typing import Any
+
+from gpujac.ops.agree import SPECIAL
+from gpujac.program.ir import Apply, Gather, Input, Partial, Program, Scale
+
+_MOST_SOURCES = 2  # a merged entry may read this many variables
+_ABSENT = object()
+
+
+def collapse(program: Program) -> Program:
+    """The same linear map with chains and sums of elementwise entries merged.
+
+    Cost: one multiplication per merged coefficient, at its own size. Returns `program` itself
+    where merging would not save work.
+    """
+    entries, live = program.entries, program.live()
+    if not any(live[i] and _follows(entries, i) for i in range(len(entries))):
+        return program
+    shorter = _Collapsed(program).program()
+    return shorter if _work(shorter) < _work(program) else program
+
+
+def _follows(entries: list, i: int) -> bool:
+    """Whether entry i is elementwise and reads an elementwise one."""
+    return entries[i].__class__ is Scale and any(entries[v].__class__ is Scale for v in entries[i].reads)
+
+
+def _work(program: Program) -> int:
+    """Elementwise passes over a row: multiplications and additions."""
+    live = program.live()
+    total = 0
+    for i, e in enumerate(program.entries):
+        if live[i] and e.__class__ is Scale:
+            total += sum(c is not None for c in e.coefs) + len(e.reads) - 1
+    return total
+
+
+class _Collapsed:
+    """Walks the program once; `terms` holds what is not written out yet."""
+
+    def __init__(self, program: Program) -> None:
+        self.old = program
+        self.entries: list = []
+        self.new: dict[int, int] = {}  # old variable -> new one, where written out
+        self.terms: dict[int, dict[int, Any]] = {}  # old variable -> {source: coefficient}
+
+    def program(self) -> Program:
+        """The shorter program."""
+        live = self.old.live()
+        for i, entry in enumerate(self.old.entries):
+            if i < self.old.inputs or live[i]:
+                self._visit(i, entry)
+        outputs = [None if v is None else self._written(v) for v in self.old.outputs]
+        return Program(self.entries, self.old.inputs, outputs)
+
+    def _visit(self, i: int, entry: Any) -> None:
+        if entry.__class__ is not Scale:
+            self._emit(i, self._copied(entry))
+            return
+        coefs = entry.coefs if entry.coefs is not None else entry.resolve()
+        if not any(c.__class__ in SPECIAL and c is not None for c in coefs):
+            merged = self._merged(entry.reads, coefs)
+            if len(merged) <= _MOST_SOURCES:
+                self.terms[i] = merged
+                return
+        reads = tuple(self._written(v) for v in entry.reads)
+        self._emit(i, Scale(entry.op, entry.positions, reads, None, None, coefs, entry.shape, entry.dtype))
+
+    def _merged(self, reads: tuple, coefs: tuple) -> dict[int, Any]:
+        merged: dict[int, Any] = {}
+        for v, c in zip(reads, coefs, strict=True):
+            for source, inner in self.terms.get(v, {v: None}).items():
+                merged[source] = _plus(merged.get(source, _ABSENT), _times(inner, c))
+        return merged
+
+    def _written(self, v: int) -> int:
+        """The new variable of an old one, written out at first need."""
+        if v not in self.new:
+            terms, old = self.terms[v], self.old.entries[v]
+            reads = tuple(self._written(source) for source in terms)
+            positions = tuple(range(len(reads)))
+            coefs = tuple(terms.values())
+            self._emit(v, Scale(None, positions, reads, None, None, coefs, old.shape, old.dtype))
+        return self.new[v]
+
+    def _emit(self, v: int, entry: Any) -> None:
+        self.entries.append(entry)
+        self.new[v] = len(self.entries) - 1
+
+    def _copied(self, entry: Any) -> Any:
+        kind = entry.__class__
+        if kind is Input:
+            return entry
+        reads = tuple(self._written(v) for v in entry.reads)
+        if kind is Partial:
+            return Partial(entry.op, entry.position, reads, entry.operands, entry.shape, entry.dtype)
+        assert kind in (Apply, Gather)
+        return kind(entry.op, reads, entry.shape, entry.dtype)
+
+
+def _times(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a * b
+
+
+def _plus(a: Any, b: Any) -> Any:
+    if a is _ABSENT:
+        return b
+    return (1.0 if a is None else a) + (1.0 if b is None else b)

@@ -1,0 +1,1 @@
+"""SciPy with derivatives, one module per module of SciPy that has rules: `special`."""

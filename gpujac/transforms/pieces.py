@@ -1,0 +1,92 @@
+"""Reads of parts of one variable, collected during a transposed sweep and written back at once.
+
+n reads of `x[i]` cost O(n) in all: their cotangents are kept as pieces and placed into one array
+when the sweep comes to the variable, instead of n arrays of zeros that are added up.
+"""
+
+import math
+from typing import Any
+
+from gpujac.core.aval import Shape
+from gpujac.ops import join
+from gpujac.ops.indexing import Slice, Take, place, scatter_add
+from gpujac.ops.structure import reshape
+from gpujac.program.ir import Apply, Partial
+
+
+class Pieces:
+    """The cotangents of all slices and takes of one variable."""
+
+    __slots__ = ("slices", "takes")
+
+    def __init__(self) -> None:
+        self.slices: list[tuple[tuple, Any]] = []  # (basic key, cotangent)
+        self.takes: dict[tuple[int, int], list[tuple[Any, Any]]] = {}  # (size, rest) -> (index, ct)
+
+    def placed(self, shape: Shape, ct: Any) -> Any:
+        """Everything collected, in the shape of the variable, added to `ct`."""
+        if self.slices:
+            ct = _plus(ct, self._place_slices(shape))
+        for (size, rest), parts in self.takes.items():
+            ct = _plus(ct, _scatter(size, rest, parts))
+        return ct
+
+    def _place_slices(self, shape: Shape) -> Any:
+        reach = max(len(key) for key, _ in self.slices)
+        trailing = shape[len(shape) - reach :]
+        keys = tuple([_widened(key, trailing) for key, _ in self.slices])
+        return place(trailing, keys)(*[piece for _, piece in self.slices])
+
+
+def collect(pieces: dict[int, Pieces], entry: Any, ct: Any) -> bool:
+    """Keep the cotangent of a slice or take for later; False for any other entry."""
+    kind = entry.__class__
+    op = entry.op
+    if kind is Apply and op.__class__ is Slice:
+        _of(pieces, entry.reads[0]).slices.append((op.key, ct))
+        return True
+    if kind is Partial and op.__class__ is Take:
+        takes = _of(pieces, entry.reads[0]).takes
+        takes.setdefault((op.size, op.rest), []).append((entry.operands[1], ct))
+        return True
+    return False
+
+
+def _of(pieces: dict[int, Pieces], var: int) -> Pieces:
+    found = pieces.get(var)
+    if found is None:
+        pieces[var] = found = Pieces()
+    return found
+
+
+def _scatter(size: int, rest: int, parts: list[tuple[Any, Any]]) -> Any:
+    """One scatter-add for all takes along one axis."""
+    if len(parts) == 1:
+        ((index, ct),) = parts
+        return scatter_add(size, rest, len(index.shape))(ct, index)
+    flat = [_flattened(index, ct, rest) for index, ct in parts]
+    cts = [ct for _, ct in flat]
+    shapes = tuple([tuple(ct.shape) for ct in cts])
+    indices = [index for index, _ in flat]
+    index = join.concat(tuple([tuple(i.shape) for i in indices]), -1)(*indices)
+    return scatter_add(size, rest, 1)(join.concat(shapes, -1 - rest)(*cts), index)
+
+
+def _flattened(index: Any, ct: Any, rest: int) -> tuple[Any, Any]:
+    """The index as one axis, and the cotangent to match."""
+    width, rank = len(index.shape), len(ct.shape)
+    if width == 1:
+        return index, ct
+    src = tuple(ct.shape[rank - width - rest :])
+    count = math.prod(index.shape)
+    index = reshape(tuple(index.shape), (count,))(index)
+    return index, reshape(src, (count, *src[width:]))(ct)
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return b if a is None else a + b
+
+
+def _widened(key: tuple, trailing: Shape) -> tuple:
+    extra = len(trailing) - len(key)
+    return (*((0, n, 1) for n in trailing[:extra]), *key)
