@@ -177,4 +177,8 @@ def broadcast(x: Any, shape: tuple) -> Any:
 
 def broadcast_shapes(*shapes: tuple) -> tuple:
     """NumPy's broadcasting of shapes."""
-    return np.broadcast_shapes(*shapes)
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        found = " and ".join(str(tuple(s)) for s in shapes)
+        raise ShapeError(f"shapes {found} do not broadcast to one shape") from None

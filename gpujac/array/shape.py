@@ -134,8 +134,10 @@ def expand_dims(x: Any, axis: Any) -> Any:
 def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
     """`x` repeated to `shape` by NumPy's rule."""
     new = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    if c.broadcast_shapes(x.shape, new) != new:
-        raise ShapeError(f"broadcast_to: shape {x.shape} does not broadcast to {new}")
+    have = tuple(shape_of(x))
+    fits = len(have) <= len(new) and all(m in (1, n) for m, n in zip(have[::-1], new[::-1], strict=False))
+    if not fits:
+        raise ShapeError(f"broadcast_to: shape {have} does not broadcast to {new}")
     return c.broadcast(x, new)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import create, indexing, linalg, reduce, shape
+from gpujac.array import compose, create, indexing, linalg, reduce, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
@@ -154,6 +154,9 @@ TABLE: dict[str, Any] = {
     **_from_module(indexing, "take take_along_axis"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
     **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray array full linspace"),
+    **_from_module(compose, """float_power heaviside logaddexp2 divmod modf select nansum nanmean nanmax
+        nanmin trapezoid ediff1d dstack append block hsplit vsplit dsplit fliplr flipud rot90 rollaxis
+        diagflat delete compress extract kron"""),
     **{f.__name__: f for f in (where, clip, sign, isclose, allclose, array_equal, nan_to_num, round,
                                degrees, radians, angle, average, searchsorted)},
     **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj isrealobj
@@ -161,6 +164,7 @@ TABLE: dict[str, Any] = {
     "astype": c.astype,
     "abs": reduce.absolute,
     "conjugate": reduce.conj,
+    "fix": ew.trunc,
     "amax": reduce.max,
     "amin": reduce.min,
     "around": round,
@@ -171,6 +175,7 @@ TABLE: dict[str, Any] = {
     "concat": shape.concatenate,
 }  # fmt: skip
 LINALG: dict[str, Any] = {
+    **_from_module(compose, "matrix_power multi_dot"),
     **_from_module(linalg, "solve inv norm matrix_norm matmul outer tensordot vecdot cross"),
     "vector_norm": lambda x, /, *, axis=None, keepdims=False, ord=2: reduce.vector_norm(
         x, axis=axis, keepdims=keepdims, ord=ord

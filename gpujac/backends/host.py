@@ -3,6 +3,7 @@
 import math
 import operator
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,31 @@ class Host:
 
 
 HOST = Host()
+_FROZEN: dict[int, list] = {}  # id -> [array, how many traces hold it read-only]
+_FREEZING = threading.Lock()
+
+
+def freeze(x: np.ndarray) -> None:
+    """Make a writable array read-only until as many calls of `thaw`."""
+    with _FREEZING:
+        entry = _FROZEN.setdefault(id(x), [x, 0])
+        entry[1] += 1
+        x.flags.writeable = False
+
+
+def thaw(x: np.ndarray) -> None:
+    """Undo one `freeze`."""
+    with _FREEZING:
+        entry = _FROZEN[id(x)]
+        entry[1] -= 1
+        if entry[1] == 0:
+            del _FROZEN[id(x)]
+            x.flags.writeable = True
+
+
+def is_frozen() -> bool:
+    """Whether some trace holds an array read-only."""
+    return bool(_FROZEN)
 _KEEPER: list[bool] = []
 
 

@@ -48,12 +48,16 @@ class Sample:
 
 
 class Mask:
-    """A coefficient that selects: entries of the tangent where `keep` holds, zero elsewhere."""
+    """A coefficient that selects: the tangent (times `factor`) where `keep` holds, zero elsewhere.
 
-    __slots__ = ("keep",)
+    Selecting instead of multiplying by zero keeps an infinite tangent out of the other branch.
+    """
 
-    def __init__(self, keep: Any) -> None:
+    __slots__ = ("keep", "factor")
+
+    def __init__(self, keep: Any, factor: Any = None) -> None:
         self.keep = keep
+        self.factor = factor
 
 
 class Op:
@@ -184,6 +188,13 @@ def pointwise_named(name: str) -> Pointwise:
 
 def pointwise(name: str, arity: int, **fields: Any) -> Any:
     """Define (and register) the pointwise op called `name`."""
+
+    def absent(*_: Any) -> Any:
+        raise op.missing("slope")
+
+    if not fields.get("flat"):
+        slopes = fields.get("slopes", ())
+        fields["slopes"] = (*slopes, *(absent,) * (arity - len(slopes)))
     op = _CLASSES[arity](name=name, arity=arity, host=HOST.function(name), **fields)
     POINTWISE[name] = op
     return op

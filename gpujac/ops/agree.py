@@ -51,8 +51,10 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
         return c if backend_of(target).all_finite(target) else Guarded(c)
     c = slope(*xs, y)
     kind_of = c.__class__
-    if kind_of is float or kind_of is int or kind_of is Mask or kind_of is complex:
+    if kind_of is float or kind_of is int or kind_of is complex:
         return c
+    if kind_of is Mask:
+        return c if c.factor is None else Mask(c.keep, _fit(c.factor, y))
     return c if c.dtype is y.dtype else _fit(c, y)
 
 
@@ -75,7 +77,7 @@ def scale(t: Any, c: Any) -> Any:
     if c is None:
         return t
     if type(c) is Mask:
-        return where(c.keep, t, 0)
+        return where(c.keep, t if c.factor is None else t * c.factor, 0)
     if type(c) is Guarded:
         return guarded(t, c.value)
     return t * c

@@ -144,12 +144,15 @@ def _not_zero(x: Any) -> Any:
     return where(equal(x, 0), 1.0, x)
 
 
-def _share(wins: Any, ties: Any) -> Any:
+def _share(wins: Any, ties: Any) -> Mask:
     # 1 where the operand wins, one half where both tie
-    return where(ties, 0.5, where(wins, 1.0, 0.0))
+    return Mask(logical_or(wins, ties), where(ties, 0.5, 1.0))
 
 
-absolute = pointwise("absolute", 1, slopes=(lambda x, y: sign(x),), cuda="fabs(a)")
+absolute = pointwise(
+    "absolute", 1, slopes=(lambda x, y: Mask(not_equal(x, 0), where(less(x, 0), -1.0, 1.0)),),
+    cuda="fabs(a)",
+)  # fmt: skip
 maximum = pointwise(
     "maximum", 2,
     slopes=(

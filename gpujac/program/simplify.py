@@ -19,16 +19,16 @@ def collapse(program: Program) -> Program:
     Cost: one multiplication per merged coefficient, at its own size. Returns `program` itself
     where merging would not save work.
     """
-    entries, live = program.entries, program.live()
-    if not any(live[i] and _follows(entries, i) for i in range(len(entries))):
+    entries = program.entries
+    if not any([e.__class__ is Scale and _follows(entries, e) for e in entries]):
         return program
     shorter = _Collapsed(program).program()
     return shorter if _work(shorter) < _work(program) else program
 
 
-def _follows(entries: list, i: int) -> bool:
-    """Whether entry i is elementwise and reads an elementwise one."""
-    return entries[i].__class__ is Scale and any(entries[v].__class__ is Scale for v in entries[i].reads)
+def _follows(entries: list, entry: Scale) -> bool:
+    """Whether an elementwise entry reads another."""
+    return any([entries[v].__class__ is Scale for v in entry.reads])
 
 
 def _work(program: Program) -> int:

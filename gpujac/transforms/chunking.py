@@ -34,6 +34,9 @@ class Plan(NamedTuple):
     row_bytes: int
 
 
+ONE_ROW = Plan("rev", 1, None, 1, "stack", 0)  # a scalar function: no basis axis at all
+
+
 def check_chunk_size(what: str, chunk_size: Any) -> None:
     """Raise unless chunk_size is None, "auto" or an int of at least 1."""
     if chunk_size is None or (isinstance(chunk_size, str) and chunk_size == "auto"):

@@ -9,7 +9,7 @@ from gpujac import trees
 from gpujac.array import common as c
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
-from gpujac.backends.host import PYTHON_SCALARS, keep_freed_memory
+from gpujac.backends.host import PYTHON_SCALARS, is_frozen, keep_freed_memory
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.trace import Trace, Tracer, payload
 from gpujac.errors import (
@@ -36,7 +36,15 @@ def check_callable(what: str, f: Any) -> None:
 
 def call(f: Any, args: tuple, kwargs: dict) -> Any:
     """The user's function on traced arguments."""
-    return f(*args, **kwargs)
+    try:
+        return f(*args, **kwargs)
+    except ValueError as error:
+        if "read-only" in str(error) and is_frozen():
+            error.add_note(
+                "gpujac: the function wrote into a plain array after using it together with a traced "
+                "one. The derivative still needs the old values; use a fresh array or .copy() there."
+            )
+        raise
 
 
 def check_argnums(what: str, argnums: Any) -> None:
@@ -92,9 +100,15 @@ class Point:
             self.counts.append(len(leaves))
             self.leaves += leaves
 
-    def args(self, tracers: list) -> tuple:
-        """All positional arguments with tracers at the selected leaves."""
+    def args(self, tracers: list, box: Any = None) -> tuple:
+        """All positional arguments with tracers at the selected leaves.
+
+        `box` makes the floating arrays of the others constants of the trace, so that arrays made
+        like them (`np.zeros_like`) receive traced writes.
+        """
         args = list(self.arguments)
+        if box is not None and len(self.positions) < len(args):
+            args = [x if i in self.positions else _boxed(x, box) for i, x in enumerate(args)]
         for position, tree in zip(self.positions, self.trees(tracers), strict=True):
             args[position] = tree
         return tuple(args)
@@ -126,6 +140,12 @@ class Point:
         for i, (spec, t) in enumerate(zip(self.specs, tangents, strict=True)):
             flat += trees.match(spec, t, f"{what}: tangents[{i}]")
         return [matched(what, "tangent", t, x) for t, x in zip(flat, self.leaves, strict=True)]
+
+
+def _boxed(tree: Any, box: Any) -> Any:
+    leaves, spec = trees.flatten(tree)
+    made = [box(x) if type(x) is np.ndarray and x.ndim and x.dtype.kind in "fc" else x for x in leaves]
+    return trees.unflatten(spec, made) if any(a is not b for a, b in zip(made, leaves)) else tree
 
 
 def _is_differentiable_leaf(x: Any) -> bool:
@@ -164,7 +184,7 @@ def matched(what: str, name: str, t: Any, x: Any, like: Any = None) -> Any:
     if kind(have) == "c" and kind(want) != "c":
         raise DTypeError(f"{what}: a complex {name} for a real array; take its real part")
     if type(t) in PYTHON_SCALARS:
-        like = payload(x) if like is None else like
+        like = like_of(x) if like is None else like
         return backend_of(like).asarray(t, want, like)[()]
     return c.astype(t, want)
 
@@ -247,16 +267,22 @@ def private(x: Any) -> Any:
     return x if type(x) is float or type(x) is complex else backend_of(x).copy(x)
 
 
+def like_of(x: Any) -> Any:
+    """The innermost array of `x`, for its library and device; NumPy's where it has no value."""
+    found = payload(x)
+    return np.zeros(()) if found is None else found
+
+
 def zeros_of(x: Any) -> Any:
     """Zeros like `x`."""
-    like = payload(x)
+    like = like_of(x)
     zeros = backend_of(like).zeros(tuple(shape_of(x)), dtype_of(x), like)
     return zeros if shape_of(x) or not isinstance(zeros, np.ndarray) else zeros[()]
 
 
 def ones_of(x: Any) -> Any:
     """A one like the 0-d `x`, in its dtype."""
-    like = payload(x)
+    like = like_of(x)
     if type(like) is float:
         return 1.0
     return backend_of(like).asarray(1, dtype_of(x), like)[()]

@@ -47,7 +47,8 @@ class Hot:
         if c is None:
             return self
         if type(c) is Mask:
-            return self.with_values(ew.where(self.pick(c.keep), self.vector(), 0))
+            factor = None if c.factor is None else self.pick(c.factor)
+            return self.with_values(scale(self.vector(), Mask(self.pick(c.keep), factor)))
         if type(c) is Guarded:
             return self.with_values(ew.guarded(self.vector(), self.pick(c.value)))
         picked = self.pick(c)

@@ -8,7 +8,7 @@ from gpujac import ranges, trees
 from gpujac.array.common import astype
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, DTypeError
 from gpujac.ops import structure as st
 from gpujac.program.simplify import collapse
@@ -89,22 +89,27 @@ class _Run:
         self.forward = mode == "fwd"
         self.rows = self.inputs if self.forward else self.outputs
         self.columns = self.outputs if self.forward else self.inputs
-        program = linear.program
-        if self.rows.total * chunking.widest_bytes(program) >= _WIDE_BYTES:
-            program = collapse(program)
-        self.program = program
-        self.plan = chunking.plan(
-            mode, program, self.rows.total, options.chunk_size, options.assembly, options.memory,
+        self.scalar = not self.forward and self.outputs.shapes == [()]
+        self.program = linear.program
+        self.plan = chunking.ONE_ROW if self.scalar else self._planned(mode)
+        if options.report is not None:
+            options.report(self.plan)
+        self.like = fl.like_of((linear.point.leaves + linear.values)[0])
+
+    def _planned(self, mode: str) -> chunking.Plan:
+        """Merge entries where the sweep is wide enough, then settle the chunks."""
+        options, linear = self.options, self.linear
+        if self.rows.total * chunking.widest_bytes(self.program) >= _WIDE_BYTES:
+            self.program = collapse(self.program)
+        return chunking.plan(
+            mode, self.program, self.rows.total, options.chunk_size, options.assembly, options.memory,
             options.report is not None,
             any(isinstance(x, Tracer) for x in linear.point.leaves + linear.values),
         )
-        if options.report is not None:
-            options.report(self.plan)
-        self.like = payload((linear.point.leaves + linear.values)[0])
 
     def matrix(self) -> Any:
         """The Jacobian: the tree of outputs outside, the argnums layer, the tree of inputs inside."""
-        if not self.forward and self.outputs.sizes == [1] and self.outputs.shapes == [()]:
+        if self.scalar:
             return self._gradient()
         blocks = self._blocks()
         step = self.plan.chunk_size or max(self.rows.total, 1)
@@ -223,7 +228,7 @@ class _Run:
 def _wide(block: Any, y: Any, x: Any) -> Any:
     """A block in the result type of output and input."""
     have, want = dtype_of(x), dtype_of(y)
-    return block if have == want else astype(block, backend_of(payload(x)).xp.result_type(have, want))
+    return block if have == want else astype(block, backend_of(fl.like_of(x)).xp.result_type(have, want))
 
 
 def _without_row(seed: Hot) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpujac.array.traced import TracedArray
+from gpujac.backends.host import freeze, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
@@ -11,18 +12,34 @@ from gpujac.transforms.printing import describe_dual
 from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.tangent import TangentTrace
 
+_COPIED_BYTES = 32 << 10  # a copy of this costs less than a microsecond
 _READY = {"add", "subtract", "negative", "positive", "multiply"}  # slopes are operands or numbers
 
 
 class LinearizeTrace(TangentTrace):
     """A trace whose tangents are variables of the program in `entries`."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "frozen")
     transform = "vjp"
 
     def __init__(self, origin: str) -> None:
         super().__init__(origin)
         self.entries: list = []
+        self.frozen: list = []
+
+    def kept(self, constant: Any) -> Any:
+        """A constant as it is now: the program reads it after the user's code has gone on.
+
+        Small arrays are copied; large ones are read-only until the function has returned, so that
+        a write into a work buffer is an error and never a wrong derivative.
+        """
+        if not constant.flags.writeable:
+            return constant
+        if constant.nbytes <= _COPIED_BYTES:
+            return constant.copy()
+        freeze(constant)
+        self.frozen.append(constant)
+        return constant
 
     def input(self, x: Any) -> TracedArray:
         """A tracer of `x` whose tangent enters the program."""
@@ -77,6 +94,8 @@ class LinearizeTrace(TangentTrace):
     def close(self) -> None:
         super().close()
         self.entries = []
+        while self.frozen:
+            thaw(self.frozen.pop())
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""

@@ -6,6 +6,8 @@ the few linear building blocks to it. An absent tangent is None: a symbolic zero
 
 from typing import Any
 
+from numpy import ndarray
+
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import Shape, dtype_of, shape_of
@@ -44,6 +46,10 @@ class TangentTrace(Trace):
         """The sum of tangents of one shape."""
         raise NotImplementedError
 
+    def kept(self, constant: Any) -> Any:
+        """A plain array that the user could write into, safe for use after this operation."""
+        return constant
+
     def unary(self, op: Any, x: Any) -> Any:
         if not self.alive:
             raise self.leaked()
@@ -66,8 +72,12 @@ class TangentTrace(Trace):
         a, s, b, t = x, None, y, None
         if x.__class__ is TracedArray and x.owner is self:
             a, s = x.value, x.aux
+        elif x.__class__ is ndarray:
+            a = self.kept(x)
         if y.__class__ is TracedArray and y.owner is self:
             b, t = y.value, y.aux
+        elif y.__class__ is ndarray:
+            b = self.kept(y)
         if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES:
             out = op.host(a, b)
         else:
@@ -91,11 +101,7 @@ class TangentTrace(Trace):
         return TracedArray(self, out, t, shape, dtype)
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
-        if not self.alive:
-            raise self.leaked()
-        values = tuple(
-            [x.value if x.__class__ is TracedArray and x.owner is self else x for x in operands]
-        )
+        values, _ = self.split(operands)
         y = op(*values)
         if op.flat:
             return y
@@ -156,12 +162,12 @@ class TangentTrace(Trace):
             return y
         present = [p for p, t in enumerate(ts) if t is not None]
         t = None
-        if present:
-            if op.nonlinear and not (len(present) == 1 and present[0] in op.linear_in):
-                t = self.rule(op, values, ts, operands, y)
-            else:
-                parts = [self.partial(op, p, ts[p], values, y) for p in present]
-                t = parts[0] if len(parts) == 1 else self.add(parts, y)
+        if len(present) == 1 and present[0] in op.linear_in:
+            t = self.partial(op, present[0], ts[present[0]], values, y)
+        elif present and op.nonlinear:
+            t = self.rule(op, values, ts, operands, y)
+        elif present:
+            t = self.add([self.partial(op, p, ts[p], values, y) for p in present], y)
         return TracedArray(self, y, t, shape_of(y), dtype_of(y))
 
     def split(self, operands: tuple) -> tuple[tuple, tuple]:
@@ -171,7 +177,7 @@ class TangentTrace(Trace):
         values, ts = [], []
         for x in operands:
             mine = x.__class__ is TracedArray and x.owner is self
-            values.append(x.value if mine else x)
+            values.append(x.value if mine else self.kept(x) if x.__class__ is ndarray else x)
             ts.append(x.aux if mine else None)
         return tuple(values), tuple(ts)
 

@@ -9,7 +9,6 @@ import numpy as np
 from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
-from gpujac.core.trace import payload
 from gpujac.errors import DTypeError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
@@ -33,7 +32,7 @@ class Linearized:
         token = ranges.push("linearize", ranges.TRACE)
         try:
             tracers = [trace.input(x) for x in point.leaves]
-            result = fl.call(f, point.args(tracers), kwargs)
+            result = fl.call(f, point.args(tracers, trace.boxed), kwargs)
             self.outputs = outputs = fl.Outputs(what, result, has_aux, trace)
             if check:
                 outputs.check_differentiable(what)
@@ -226,7 +225,7 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
     def transposed(ct: Any, /) -> tuple:
         """Cotangents of the arguments from one of the output."""
         flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
-        like = payload(point.leaves[0]) if point.leaves else 0.0
+        like = fl.like_of(point.leaves[0]) if point.leaves else 0.0
         what = ("linear_transpose", "cotangent")
         cts = [fl.matched(*what, c, a, like) for c, a in zip(flat, avals, strict=True)]
         seeds = [(v, c) for v, c in zip(reads, cts, strict=True) if v is not None]

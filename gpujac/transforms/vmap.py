@@ -342,13 +342,6 @@ class _Call:
         return trees.unflatten(spec, done)
 
 
-def _unmapped(x: Any, trace: VmapTrace) -> Any:
-    """An array that is the same in every lane, traced so that a mapped index can read it."""
-    if isinstance(x, Tracer) or not shape_of(x) or not is_array(x):
-        return x
-    return trace.tracer(x, None)
-
-
 def _in_axis(x: Any, d: int, path: str) -> int:
     """The mapped axis of one leaf, counted from the end."""
     if not isinstance(x, Tracer) and not is_array(x):

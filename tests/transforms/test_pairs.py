@@ -262,7 +262,7 @@ def test_vmap_of_the_hessian_equals_vmap_of_jacrev_of_jacrev_with_mixed_levels(k
     xs, w = np.linspace(0.1, 1.2, 6).reshape(2, 3), np.array([1.0, -0.5, 2.0])
 
     def loss(x, w):
-        buffer = np.zeros_like(w)  # batched only once x is written into it
+        buffer = np.zeros_like(x)  # unbatched until x is written into it
         buffer[1:] = x[:-1] * w[1:]
         buffer += np.sin(x) * w
         return (buffer**3).sum() + x @ w

@@ -27,9 +27,7 @@ def main() -> int:
     reasons, whole, by_value = [], 0, 0
     for entry in ZOO:
         cells = [(name, *verdict(entry, name)) for name in CHECKS]
-        print(
-            f"{entry.name:{width}}", *(f"{c:>{len(n)}}" for n, c, _ in cells), sep="  ", flush=True
-        )
+        print(f"{entry.name:{width}}", *(f"{c:>{len(n)}}" for n, c, _ in cells), sep="  ", flush=True)
         failed = [reason for _, _, reason in cells if reason]
         reasons += failed
         whole += not failed and entry.mappable

@@ -186,8 +186,7 @@ def check_chunks(case: Case) -> None:
     for transform in (gj.jacrev, gj.jacfwd):
         for k in (None, 1, 3):
             found = [
-                jacobian_by(case, transform, chunk_size=k, assembly=assembly)
-                for assembly in ("stack", "preallocate")
+                jacobian_by(case, transform, chunk_size=k, assembly=assembly) for assembly in ("stack", "preallocate")
             ]
             close(found[0], wanted, EXACT, f"{transform.__name__} chunk_size={k}")
             assert np.array_equal(*found), f"chunk_size={k}: the assemblies differ"

@@ -108,9 +108,7 @@ def kepler(mean_anomaly, eccentricity):
         wrong = anomaly - eccentricity * np.sin(anomaly) - mean_anomaly
         step = wrong / (1 - eccentricity * np.cos(anomaly))
         anomaly = anomaly - step
-    return np.stack(
-        [np.cos(anomaly) - eccentricity, np.sqrt(1 - eccentricity**2) * np.sin(anomaly)]
-    )
+    return np.stack([np.cos(anomaly) - eccentricity, np.sqrt(1 - eccentricity**2) * np.sin(anomaly)])
 
 
 def nbody_acceleration(x, mass):

@@ -152,6 +152,51 @@ def thermal_network(temperature, conductance):
     return exchange.sum(axis=1) + 0.9 * radiation
 
 
+def lattice_boltzmann(f):
+    """One collide-and-stream step of the D2Q9 lattice Boltzmann method; f: (9, nx, ny)."""
+    c = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1], [1, 1], [-1, 1], [-1, -1], [1, -1]])
+    w = np.array([4 / 9] + [1 / 9] * 4 + [1 / 36] * 4)
+    density = f.sum(axis=0)
+    velocity = np.tensordot(c.T, f, axes=1) / density
+    along = np.tensordot(c, velocity, axes=1)
+    squared = np.einsum("dij,dij->ij", velocity, velocity)
+    rest = w[:, None, None] * density * (1 + 3 * along + 4.5 * along**2 - 1.5 * squared)
+    f = f + 0.8 * (rest - f)
+    return np.stack([np.roll(f[i], tuple(c[i]), axis=(0, 1)) for i in range(9)])
+
+
+def von_mises_stress(strain, modulus):
+    """Von Mises stress of an elastic body at each point; strain: (points, 3, 3)."""
+    poisson = 0.3
+    symmetric = 0.5 * (strain + np.swapaxes(strain, -1, -2))
+    volume = np.trace(symmetric, axis1=-2, axis2=-1)[:, None, None] * np.eye(3)
+    stress = modulus / (1 + poisson) * (symmetric + poisson / (1 - 2 * poisson) * volume)
+    pressure = np.trace(stress, axis1=-2, axis2=-1)[:, None, None] / 3
+    return np.sqrt(1.5) * np.linalg.norm(stress - pressure * np.eye(3), axis=(-2, -1))
+
+
+def snow_pack(temperature, precipitation):
+    """Degree-day snow model: cold days pile up, warm days melt what is there; daily runoff."""
+    snow = np.zeros_like(precipitation[0])
+    runoff = np.zeros_like(precipitation)
+    for day in range(len(precipitation)):
+        cold = temperature[day] < 0.0
+        snow = snow + np.where(cold, precipitation[day], 0.0)
+        melt = np.minimum(snow, 3.0 * np.maximum(temperature[day], 0.0))
+        snow -= melt
+        runoff[day] = melt + np.where(cold, 0.0, precipitation[day])
+    return runoff
+
+
+def saturated_flow(head, conductivity):
+    """Groundwater flow out of each cell; dry cells are switched off by a boolean mask."""
+    k = np.sqrt(conductivity[1:] * conductivity[:-1])
+    flow = k * np.diff(head)
+    out = np.pad(flow, (0, 1)) - np.pad(flow, (1, 0))
+    out[head < 0.0] = 0.0
+    return out
+
+
 def _camera_sample(rng):
     camera = np.array([0.3, -0.2, 0.4, 0.1, 0.2, -5.0, 2.0, 0.05])
     return camera + 0.05 * rng.standard_normal(8), rng.uniform(-1, 1, (3, 3))
@@ -163,10 +208,7 @@ ENTRIES = [
     Entry(fem_membrane_force, lambda r: (r.standard_normal(7), r.uniform(1, 2, 6)), (0, 1)),
     Entry(
         truss_force,
-        lambda r: (
-            np.array([[0, 0], [1, 0], [2, 0], [0.5, 0.9], [1.5, 0.9]])
-            + 0.1 * r.standard_normal((5, 2)),
-        ),
+        lambda r: (np.array([[0, 0], [1, 0], [2, 0], [0.5, 0.9], [1.5, 0.9]]) + 0.1 * r.standard_normal((5, 2)),),
     ),
     Entry(rosenbrock, lambda r: (r.standard_normal(6),), kind="scalar"),
     Entry(lens_system, lambda r: (r.uniform(1, 3, 3), r.uniform(0.5, 1, 3)), (0, 1)),
@@ -177,6 +219,22 @@ ENTRIES = [
         (0, 1),
     ),
     Entry(camera_projection, _camera_sample, (0, 1)),
+    Entry(lattice_boltzmann, lambda r: (r.uniform(0.5, 1.0, (9, 2, 3)),)),
+    Entry(
+        von_mises_stress,
+        lambda r: (r.standard_normal((3, 3, 3)), np.float64(r.uniform(1, 2))),
+        (0, 1),
+    ),
+    Entry(
+        snow_pack,
+        lambda r: (r.uniform(-1, 1, (5, 3)), r.uniform(0.5, 2, (5, 3))),
+        (0, 1),
+    ),
+    Entry(
+        saturated_flow,
+        lambda r: (r.standard_normal(7), r.uniform(0.5, 2, 7)),
+        (0, 1),
+    ),
     Entry(filter_response, lambda r: (r.uniform([0.5, 0.5, 0.2], [1, 1, 0.5]),)),
     Entry(
         total_variation,

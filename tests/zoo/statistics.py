@@ -123,11 +123,59 @@ def autoregressive_forecast(history, coefficients):
     return np.stack(values[3:])
 
 
+def american_option(volatility, spot):
+    """American put on a binomial tree, rolled back in place."""
+    steps, dt, strike, interest = 6, 0.1, 1.0, 0.05
+    up = np.exp(volatility * np.sqrt(dt))
+    p = (np.exp(interest * dt) - 1 / up) / (up - 1 / up)
+    price = spot * up ** (2.0 * np.arange(steps + 1) - steps)
+    value = np.maximum(strike - price, 0.0)
+    for _ in range(steps):
+        price = price[:-1] * up
+        held = np.exp(-interest * dt) * (p * value[1:] + (1 - p) * value[:-1])
+        value = np.maximum(held, strike - price)
+    return value[0]
+
+
+def convolution_and_pooling(image, kernel):
+    """A padded 3 x 3 convolution, a leaky rectifier and 2 x 2 max pooling; image: (h, w)."""
+    height, width = image.shape
+    padded = np.pad(image, 1)
+    z = np.zeros_like(image)
+    for i in range(3):
+        for j in range(3):
+            z += kernel[i, j] * padded[i : i + height, j : j + width]
+    z = np.where(z > 0, z, 0.1 * z)
+    return z.reshape(height // 2, 2, width // 2, 2).max(axis=(1, 3))
+
+
+def batch_whitening(x):
+    """Features of a batch made uncorrelated by Newton's iteration for the inverse root."""
+    centered = x - x.mean(axis=0)
+    covariance = centered.T @ centered / len(x) + 0.1 * np.eye(x.shape[1])
+    scaled = covariance / np.trace(covariance)
+    root = np.eye(x.shape[1])
+    for _ in range(4):
+        root = 1.5 * root - 0.5 * root @ root @ root @ scaled
+    return centered @ root / np.sqrt(np.trace(covariance))
+
+
+def epidemic(beta, start):
+    """Deaths of an age-structured epidemic after eight weeks; start: (4 states, ages)."""
+    contacts = np.outer([1.0, 0.6, 0.3], [0.8, 0.7, 0.4])
+    s, e, i, r = start[0], start[1], start[2], start[3]
+    deaths = []
+    for _ in range(8):
+        force = beta * (contacts @ (i / start.sum(axis=0)))
+        s, e, i, r = s - s * force, e + s * force - 0.5 * e, i + 0.5 * e - 0.4 * i, r + 0.4 * i
+        deaths.append(0.01 * i)
+    return np.cumsum(np.stack(deaths, axis=-1), axis=-1)[:, ::2]
+
+
 def _mlp_sample(rng):
     sizes = [3, 4, 2]
     layers = [
-        {"w": rng.standard_normal((a, b)) / np.sqrt(a), "b": 0.1 * rng.standard_normal(b)}
-        for a, b in pairwise(sizes)
+        {"w": rng.standard_normal((a, b)) / np.sqrt(a), "b": 0.1 * rng.standard_normal(b)} for a, b in pairwise(sizes)
     ]
     return layers, rng.standard_normal((2, 3))
 
@@ -188,6 +236,23 @@ ENTRIES = [
         softmax_cross_entropy,
         lambda r: (r.standard_normal((4, 3)), np.array([0, 2, 1, 2])),
         kind="scalar",
+    ),
+    Entry(
+        american_option,
+        lambda r: (np.float64(r.uniform(0.2, 0.4)), np.float64(r.uniform(0.9, 1.1))),
+        (0, 1),
+        kind="scalar",
+    ),
+    Entry(
+        convolution_and_pooling,
+        lambda r: (r.standard_normal((4, 4)), r.standard_normal((3, 3))),
+        (0, 1),
+    ),
+    Entry(batch_whitening, lambda r: (r.standard_normal((5, 3)),)),
+    Entry(
+        epidemic,
+        lambda r: (np.float64(r.uniform(0.5, 1)), r.uniform(0.5, 1, (4, 3))),
+        (0, 1),
     ),
     Entry(mean_shift_step, lambda r: (r.standard_normal((4, 2)),)),
     Entry(autoregressive_forecast, lambda r: (r.standard_normal(3), r.standard_normal(3)), (0, 1)),
