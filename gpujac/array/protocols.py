@@ -114,7 +114,11 @@ def _with_options(ufunc: Any, f: Any, inputs: tuple, kwargs: dict) -> Any:
         )
     if dtype is not None:
         inputs = tuple(c.astype(x, dtype) if shape_of(x) or isinstance(x, Tracer) else x for x in inputs)
-    result = f(*inputs, **options)
+    if where is True:
+        result = f(*inputs, **options)
+    else:
+        with np.errstate(all="ignore"):  # entries that are not wanted may be anything
+            result = f(*inputs, **options)
     if dtype is not None and not _is_flag(result):
         result = c.astype(result, dtype)
     return result if out is None else _store(ufunc, out, result, where)

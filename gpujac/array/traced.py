@@ -14,6 +14,7 @@ from gpujac.array.table import clip, round
 from gpujac.array.views import become, check_fits, check_storable
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
+from gpujac.core.op import Unary
 from gpujac.core.trace import Tracer, concrete
 from gpujac.errors import ConcretizationError, DerivativeWarning
 from gpujac.ops import elementwise as ew
@@ -223,6 +224,8 @@ class TracedArray(Tracer):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and not kwargs:
             f = UFUNCS.get(ufunc)
+            if f.__class__ is Unary:
+                return self.owner.unary(f, self)
             if f is not None:
                 for x in inputs:
                     if x.__class__ in _SEQUENCES:

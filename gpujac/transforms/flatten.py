@@ -16,7 +16,9 @@ from gpujac.errors import (
     ArgnumsRangeError,
     ArgumentError,
     ArgumentTypeError,
+    ConcretizationError,
     DTypeError,
+    MutationError,
     ShapeError,
     StructureError,
 )

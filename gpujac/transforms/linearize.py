@@ -33,6 +33,8 @@ class LinearizeTrace(TangentTrace):
         Small arrays are copied; large ones are read-only until the function has returned, so that
         a write into a work buffer is an error and never a wrong derivative.
         """
+        if constant.__class__ is TracedArray:  # of an outer level: writable behind its name
+            return constant.detached()
         if not constant.flags.writeable:
             return constant
         if constant.nbytes <= _COPIED_BYTES:

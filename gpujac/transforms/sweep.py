@@ -45,9 +45,13 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
         coefs = entry.coefs
         if coefs is None:
             coefs = entry.resolve()
-        for j, var in enumerate(entry.reads):
-            c = conjugated(coefs[j]) if conjugate else coefs[j]
-            part = ct if c is None else ct * c if c.__class__ not in SPECIAL else scale(ct, c)
+        if conjugate:
+            coefs = tuple([conjugated(c) for c in coefs])
+        j = 0
+        for var in entry.reads:
+            c = coefs[j]
+            j += 1
+            part = ct * c if c.__class__ not in SPECIAL else scale(ct, c)
             old = cts[var]
             cts[var] = part if old is None else old + part
     return [_total(entries[i], i, cts, hots, pieces) for i in range(program.inputs)]

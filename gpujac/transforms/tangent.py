@@ -14,6 +14,8 @@ from gpujac.core.aval import Shape, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
 
+_WRITABLE = frozenset((ndarray, TracedArray))
+
 
 class TangentTrace(Trace):
     """A trace whose tracers carry (primal value, tangent)."""
@@ -47,7 +49,7 @@ class TangentTrace(Trace):
         raise NotImplementedError
 
     def kept(self, constant: Any) -> Any:
-        """A plain array that the user could write into, safe for use after this operation."""
+        """An array of outside that the user could write into, safe for use after this operation."""
         return constant
 
     def unary(self, op: Any, x: Any) -> Any:
@@ -72,11 +74,11 @@ class TangentTrace(Trace):
         a, s, b, t = x, None, y, None
         if x.__class__ is TracedArray and x.owner is self:
             a, s = x.value, x.aux
-        elif x.__class__ is ndarray:
+        elif x.__class__ in _WRITABLE:
             a = self.kept(x)
         if y.__class__ is TracedArray and y.owner is self:
             b, t = y.value, y.aux
-        elif y.__class__ is ndarray:
+        elif y.__class__ in _WRITABLE:
             b = self.kept(y)
         if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES:
             out = op.host(a, b)
@@ -177,7 +179,7 @@ class TangentTrace(Trace):
         values, ts = [], []
         for x in operands:
             mine = x.__class__ is TracedArray and x.owner is self
-            values.append(x.value if mine else self.kept(x) if x.__class__ is ndarray else x)
+            values.append(x.value if mine else self.kept(x) if x.__class__ in _WRITABLE else x)
             ts.append(x.aux if mine else None)
         return tuple(values), tuple(ts)
 

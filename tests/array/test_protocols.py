@@ -84,7 +84,10 @@ def test_a_ufunc_writes_its_result_into_a_traced_buffer():
 
 def test_a_division_with_where_and_out_keeps_the_buffer_where_it_does_not_divide():
     x = np.array([0.0, 2.0])
-    f = lambda x: np.divide(1.0, x, out=np.zeros_like(x), where=x != 0)  # noqa: E731 (one use)
+
+    def f(x):
+        return np.divide(1.0, x, out=np.zeros_like(x), where=x != 0)
+
     np.testing.assert_array_equal(gj.jacrev(f)(x), [[0, 0], [0, -0.25]])
     np.testing.assert_array_equal(gj.jacfwd(f)(x), [[0, 0], [0, -0.25]])
 
@@ -138,6 +141,7 @@ def test_a_traced_array_is_no_ndarray_and_offers_no_memory(traced):
         lambda x: np.array([x[0, 0], x[0, 1]]),
         lambda x: np.array(x),
         lambda x: np.zeros(2).__setitem__(0, x[0, 0]),
+        lambda x: np.zeros(2).__setitem__(slice(None), x[0]),
         lambda x: pickle.dumps(x),
         lambda x: np.save(io.BytesIO(), x),
         lambda x: memoryview(x),
@@ -233,7 +237,12 @@ def test_a_plain_buffer_with_traced_values_names_zeros_like():
         np.add.at(total, [0, 0], x[0])
         return total
 
-    for f in (by_operator, by_out, by_at):
+    def by_entry(x):
+        total = np.zeros(2)
+        total[0] = x[0, 0]
+        return total
+
+    for f in (by_operator, by_out, by_at, by_entry):
         with pytest.raises(gj.MutationError, match=r"np\.zeros_like"):
             gj.jvp(f, (X,), (T,))
 
