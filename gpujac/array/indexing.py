@@ -2,6 +2,7 @@
 
 import math
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,26 @@ from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ConcretizationError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
+from gpujac.ops import structure as st
 
 
 def getitem(x: Any, key: Any) -> Any:
     """`x[key]` by NumPy's rules."""
-    if not isinstance(key, tuple):
+    if key.__class__ is not tuple:
         key = (key,)
-    key = tuple([_plain(k) for k in key])
-    if all(_is_basic(k) for k in key):
-        result = _basic(x, key)
-        if isinstance(result, Tracer) and isinstance(x, Tracer):
-            if result.shape != ():  # an entry of a NumPy array is a copy, not a view
-                link(x, result, key, _SLICED)
-        return result
-    return _advanced(x, key)
+    plan = _plan_of(x.shape, key)
+    view = isinstance(x, Tracer)
+    if plan is None:
+        view = view and not any(isinstance(k, np.ndarray) for k in key)  # NumPy copies
+        key = tuple([_plain(k) for k in key])
+        if not all(_is_basic(k) for k in key):
+            return _advanced(x, key)
+        plan = _plan_of(x.shape, key)
+    result = _selected(x, *plan)
+    if view and (result.shape != () or any(k is Ellipsis for k in key)):
+        # without an Ellipsis an entry of a NumPy array is a number, no view
+        link(x, result, key, _SLICED)
+    return result
 
 
 def setitem(x: Tracer, key: Any, value: Any) -> None:
@@ -179,15 +186,45 @@ def _normalize(shape: tuple, key: tuple) -> tuple[tuple, tuple, tuple]:
     return tuple(shape[touched:]), tuple(basic[touched:]), tuple(selected[touched:])
 
 
-def _basic(x: Any, key: tuple) -> Any:
-    src, basic, selected = _normalize(x.shape, key)
-    if not src and not selected:
-        return _alias(x)
+def _plan_of(shape: tuple, key: tuple) -> Any:
+    """(op or None, final shape or None) for a key of ints, slices, None and Ellipsis; else None."""
+    signature: list = []
+    for k in key:
+        cls = k.__class__
+        if cls is int or k is None or k is Ellipsis:
+            signature.append(k)
+        elif cls is slice:
+            signature.append((k.start, k.stop, k.step))
+        else:
+            return None
+    try:
+        return _plan(shape, tuple(signature))
+    except TypeError:  # a bound that cannot be hashed, such as a traced integer
+        return None
+
+
+@lru_cache(1 << 14)
+def _plan(shape: tuple, signature: tuple) -> tuple[Any, Any]:
+    key = tuple([slice(*k) if k.__class__ is tuple else k for k in signature])
+    src, basic, selected = _normalize(shape, key)
+    lead = shape[: len(shape) - len(src)]
+    final = lead + selected
+    if all(k == (0, n, 1) for k, n in zip(basic, src, strict=True)):
+        return None, (None if final == shape else final)
     op = ix.slice_of(src, basic)
-    untouched = all(not isinstance(k, int) and k == (0, n, 1) for k, n in zip(basic, src, strict=True))
-    y = x if untouched else op(x)
-    lead = tuple(x.shape[: len(x.shape) - len(src)])
-    return sh.reshape(y, lead + selected) if lead + selected != y.shape else (y if y is not x else _alias(x))
+    return op, (None if lead + op.dst == final else final)
+
+
+def _selected(x: Any, op: Any, final: Any) -> Any:
+    y = _alias(x) if op is None else op(x)
+    if final is None:
+        return y
+    return st.reshape(tuple(y.shape), final)(y)  # not sh.reshape: `x` is the view's parent, not `y`
+
+
+def _basic(x: Any, key: tuple) -> Any:
+    """`x[key]` for a basic key, again."""
+    return _selected(x, *(_plan_of(x.shape, key) or ()))
 
 
 def _alias(x: Any) -> Any:

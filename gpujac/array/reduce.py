@@ -8,6 +8,7 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import shape as sh
 from gpujac.array.create import zeros_like
+from gpujac.array.views import link
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind
 from gpujac.core.trace import Tracer, concrete, payload
@@ -341,13 +342,39 @@ def conj(x: Any) -> Any:
 
 
 def real(x: Any) -> Any:
-    """Real part."""
-    return st.real(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else x
+    """Real part: a view of `x`, as in NumPy."""
+    if kind(dtype_of(x)) != "c":
+        return x
+    y = _real_part(x, None)
+    if isinstance(x, Tracer):
+        link(x, y, None, (_real_part, _with_real))
+    return y
 
 
 def imag(x: Any) -> Any:
-    """Imaginary part."""
-    return st.imag(dtype_of(x), _real(x))(x) if kind(dtype_of(x)) == "c" else zeros_like(x)
+    """Imaginary part: a view of a complex `x`, as in NumPy."""
+    if kind(dtype_of(x)) != "c":
+        return zeros_like(x)
+    y = _imaginary_part(x, None)
+    if isinstance(x, Tracer):
+        link(x, y, None, (_imaginary_part, _with_imaginary))
+    return y
+
+
+def _real_part(x: Any, how: None) -> Any:
+    return st.real(dtype_of(x), _real(x))(x)
+
+
+def _imaginary_part(x: Any, how: None) -> Any:
+    return st.imag(dtype_of(x), _real(x))(x)
+
+
+def _with_real(x: Any, how: None, part: Any) -> Any:
+    return part + st.times_1j(_real(x), dtype_of(x))(_imaginary_part(x, None))
+
+
+def _with_imaginary(x: Any, how: None, part: Any) -> Any:
+    return _real_part(x, None) + st.times_1j(_real(x), dtype_of(x))(part)
 
 
 def _real(x: Any) -> Any:

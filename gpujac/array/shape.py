@@ -131,6 +131,7 @@ def expand_dims(x: Any, axis: Any) -> Any:
     return reshape(x, tuple(1 if i - rank in at else next(rest) for i in range(rank)))
 
 
+@viewing
 def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
     """`x` repeated to `shape` by NumPy's rule."""
     new = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
@@ -283,6 +284,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple:
     return tuple(squeeze(p, a) for p in parts)
 
 
+@viewing
 def flip(x: Any, axis: Any = None) -> Any:
     """`x` reversed along `axis` (all axes by default)."""
     axes = c.axes_of(axis, len(x.shape), "flip")
@@ -381,6 +383,7 @@ def _like_flags(mask: np.ndarray, x: Any) -> Any:
     return backend_of(target).asarray(mask, backend_of(target).xp.bool, target)
 
 
+@viewing
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonals of the matrices along two axes, as a new last axis."""
     rank = len(x.shape)

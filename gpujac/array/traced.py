@@ -12,10 +12,10 @@ from gpujac.array.namespace import namespace_over
 from gpujac.array.protocols import UFUNCS, array_function, array_ufunc
 from gpujac.array.table import clip, round
 from gpujac.array.views import become, check_fits, check_storable
-from gpujac.backends.choose import backend_of
+from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
 from gpujac.core.op import Unary
-from gpujac.core.trace import Tracer, concrete
+from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ConcretizationError, DerivativeWarning
 from gpujac.ops import elementwise as ew
 from gpujac.trees import mark_leaf
@@ -41,6 +41,8 @@ def _operator(op: Any) -> tuple[Any, Any, Any]:
 
     def in_place(self: Any, other: Any) -> Any:
         other = c.lift(other)
+        if self.shape == () and _is_scalar(self):
+            return op(self, other)
         check_fits(shape_of(other), self.shape)
         result = op(self, other)
         check_storable(dtype_of(result), self.dtype)
@@ -48,6 +50,12 @@ def _operator(op: Any) -> tuple[Any, Any, Any]:
         return self
 
     return forward, reflected, in_place
+
+
+def _is_scalar(x: Any) -> bool:
+    """Whether `x` stands for a NumPy or Python number, which `x += 1` replaces and never changes."""
+    inner = payload(x)
+    return type(inner) in HOST_TYPES and (type(inner) is not np.ndarray or inner.ndim > 0)
 
 
 def _product() -> tuple[Any, Any, Any]:
@@ -153,8 +161,8 @@ class TracedArray(Tracer):
         if self.owner.transform == "vmap":
             return ConcretizationError(
                 f"{what} of a mapped array of shape {self.shape} (vmap of {self.owner.origin}): there "
-                "is one value per lane. Use np functions instead of math, np.take(table, i, axis=0) "
-                "instead of table[i] for a plain table, np.where(condition, a, b) instead of a "
+                "is one value per lane. Use np functions instead of math, "
+                "gpujac.numpy.take(table, i, axis=0) instead of table[i] for a plain table, np.where(condition, a, b) instead of a "
                 'branch, or vmap(..., method="loop"), which runs the function once per lane'
             )
         return ConcretizationError(

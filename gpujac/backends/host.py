@@ -160,6 +160,8 @@ class Host:
     def all_finite(self, x: Any) -> bool | None:
         if type(x) is np.float64 or type(x) is float:
             return math.isfinite(x)
+        if np.asarray(x).dtype.kind == "f" and math.isfinite(np.add.reduce(x, axis=None)):
+            return True  # a finite sum has finite terms; an infinite one may have overflowed
         return bool(np.isfinite(x).all())
 
     def copy(self, x: Any) -> Any:

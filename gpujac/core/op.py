@@ -104,6 +104,7 @@ class Pointwise(Op):
     slopes: tuple[Slope, ...] = ()
     flat: bool = False  # type: ignore[misc]  # an instance field here too
     singular: bool = False
+    tame: Any = None  # tame(*operands): a singular op whose slopes are finite for these operands
     linear: tuple[bool, ...] = ()
     jointly: bool = False
     low: float = -2.0

@@ -44,11 +44,11 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
     slope = op.slopes[position]
     if slope is None:
         return None
-    if op.singular:
+    if op.singular and (op.tame is None or not op.tame(*xs)):
         with np.errstate(all="ignore"):  # a derivative does not warn where the function did not
             c = _fit(slope(*xs, y), y)
-        target = payload(c)
-        return c if backend_of(target).all_finite(target) else Guarded(c)
+            target = payload(c)
+            return c if backend_of(target).all_finite(target) else Guarded(c)
     c = slope(*xs, y)
     kind_of = c.__class__
     if kind_of is float or kind_of is int or kind_of is complex:

@@ -24,7 +24,8 @@ multiply = pointwise(
 )  # fmt: skip
 divide = pointwise(
     "divide", 2, slopes=(lambda a, b, y: divide(1, b), lambda a, b, y: divide(-y, b)),
-    linear=(True, False), singular=True, low=0.5, complex_ok=True, cuda="a / b",
+    linear=(True, False), singular=True, tame=lambda a, b: type(b) in (int, float) and b != 0,
+    low=0.5, complex_ok=True, cuda="a / b",
 )  # fmt: skip
 negative = pointwise(
     "negative", 1, slopes=(lambda x, y: -1,), jointly=True, complex_ok=True, cuda="-a"
@@ -59,7 +60,8 @@ def _power_of_exponent(a: Any, b: Any, y: Any) -> Any:
 
 
 power = pointwise(
-    "power", 2, slopes=(_power_of_base, _power_of_exponent), singular=True, low=0.3,
+    "power", 2, slopes=(_power_of_base, _power_of_exponent), singular=True,
+    tame=lambda a, b: type(b) in (int, float) and b >= 1, low=0.3,
     complex_ok=True, cuda="pow(a, b)",
 )  # fmt: skip
 remainder = pointwise(
@@ -130,10 +132,18 @@ arctanh = pointwise(
     "arctanh", 1, slopes=(lambda x, y: divide(1, 1 - x * x),), singular=True, low=-0.9, high=0.9,
     complex_ok=True,
 )  # fmt: skip
-sinc = pointwise(
-    "sinc", 1,
-    slopes=(lambda x, y: where(equal(x, 0), 0.0, divide(cos(math.pi * x) - y, _not_zero(x))),),
-)  # fmt: skip
+
+
+def _sinc_slope(x: Any, y: Any) -> Any:
+    # d(sin u / u) = (cos u - sin u / u) / u du with u = pi x, and its series where that cancels
+    u = math.pi * x
+    s = u * u
+    near = less(s, 0.25)
+    series = -1 / 3 + s * (1 / 30 + s * (-1 / 840 + s * (1 / 45360 + s * (-1 / 3991680 + s / 518918400))))
+    return where(near, math.pi * u * series, divide(cos(u) - y, where(near, 1.0, x)))
+
+
+sinc = pointwise("sinc", 1, slopes=(_sinc_slope,))
 hypot = pointwise(
     "hypot", 2,
     slopes=(lambda a, b, y: divide(a, _not_zero(y)), lambda a, b, y: divide(b, _not_zero(y))),

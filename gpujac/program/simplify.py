@@ -16,29 +16,19 @@ _ABSENT = object()
 def collapse(program: Program) -> Program:
     """The same linear map with chains and sums of elementwise entries merged.
 
-    Cost: one multiplication per merged coefficient, at its own size. Returns `program` itself
-    where merging would not save work.
+    An entry is merged into its reader where that saves a pass over the rows: it has one source, or
+    one reader. Cost: one multiplication per merged coefficient, at its own size. Returns `program`
+    itself where there is nothing to merge.
     """
     entries = program.entries
     if not any([e.__class__ is Scale and _follows(entries, e) for e in entries]):
         return program
-    shorter = _Collapsed(program).program()
-    return shorter if _work(shorter) < _work(program) else program
+    return _Collapsed(program).program()
 
 
 def _follows(entries: list, entry: Scale) -> bool:
     """Whether an elementwise entry reads another."""
     return any([entries[v].__class__ is Scale for v in entry.reads])
-
-
-def _work(program: Program) -> int:
-    """Elementwise passes over a row: multiplications and additions."""
-    live = program.live()
-    total = 0
-    for i, e in enumerate(program.entries):
-        if live[i] and e.__class__ is Scale:
-            total += sum(c is not None for c in e.coefs) + len(e.reads) - 1
-    return total
 
 
 class _Collapsed:
@@ -49,12 +39,21 @@ class _Collapsed:
         self.entries: list = []
         self.new: dict[int, int] = {}  # old variable -> new one, where written out
         self.terms: dict[int, dict[int, Any]] = {}  # old variable -> {source: coefficient}
+        self.live = program.live()
+        self.readers = self._count_readers()
+
+    def _count_readers(self) -> list[int]:
+        counts = [0] * len(self.old.entries)
+        for entry, live in zip(self.old.entries, self.live, strict=True):
+            if live:
+                for v in entry.reads:
+                    counts[v] += 1
+        return counts
 
     def program(self) -> Program:
         """The shorter program."""
-        live = self.old.live()
         for i, entry in enumerate(self.old.entries):
-            if i < self.old.inputs or live[i]:
+            if i < self.old.inputs or self.live[i]:
                 self._visit(i, entry)
         outputs = [None if v is None else self._written(v) for v in self.old.outputs]
         return Program(self.entries, self.old.inputs, outputs)
@@ -66,7 +65,7 @@ class _Collapsed:
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
         if not any(c.__class__ in SPECIAL and c is not None for c in coefs):
             merged = self._merged(entry.reads, coefs)
-            if len(merged) <= _MOST_SOURCES:
+            if len(merged) == 1 or (len(merged) <= _MOST_SOURCES and self.readers[i] == 1):
                 self.terms[i] = merged
                 return
         reads = tuple(self._written(v) for v in entry.reads)
@@ -75,7 +74,11 @@ class _Collapsed:
     def _merged(self, reads: tuple, coefs: tuple) -> dict[int, Any]:
         merged: dict[int, Any] = {}
         for v, c in zip(reads, coefs, strict=True):
-            for source, inner in self.terms.get(v, {v: None}).items():
+            terms = self.terms.get(v)
+            if terms is None:
+                merged[v] = _plus(merged.get(v, _ABSENT), c)
+                continue
+            for source, inner in terms.items():
                 merged[source] = _plus(merged.get(source, _ABSENT), _times(inner, c))
         return merged
 

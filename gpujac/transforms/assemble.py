@@ -91,6 +91,8 @@ class Block:
         """Keep rows for joining; traced values and plain ones alike."""
         if start >= stop:
             return
+        if self.matrix is not None:  # earlier chunks were plain, this one is traced
+            self.parts.append(self._written(start))
         if part is None:
             be = backend_of(self.like)
             part = be.zeros((stop - start, *self.shape), self.dtype, self.like)
@@ -101,6 +103,13 @@ class Block:
                 key = ((row, row + stop - start, 1), *((0, n, 1) for n in src[1:]))
                 part = ix.slice_of(src, key)(part)
         self.parts.append(part)
+
+    def _written(self, count: int) -> Any:
+        """The first rows of the preallocated block, taken out of it."""
+        matrix, self.matrix = self.matrix, None
+        be = backend_of(matrix)
+        rows = be.swap_last(matrix) if self.forward else matrix
+        return be.reshape(rows[:count, :], (count, *self.shape))
 
     def result(self, leaf: Shape) -> Any:
         """The finished block: shape leaf + shape reversed mode, shape + leaf forward mode."""

@@ -41,6 +41,11 @@ def call(f: Any, args: tuple, kwargs: dict) -> Any:
     try:
         return f(*args, **kwargs)
     except ValueError as error:
+        if isinstance(error.__cause__, ConcretizationError):  # NumPy's a[0] = traced ends here
+            raise MutationError(
+                "in-place write of a traced value into a plain NumPy array (a[i] = x): make the "
+                "array with np.zeros_like(u), where u is a traced input, or with gpujac.numpy.zeros"
+            ) from error
         if "read-only" in str(error) and is_frozen():
             error.add_note(
                 "gpujac: the function wrote into a plain array after using it together with a traced "

@@ -33,7 +33,7 @@ def augmented(x):
 def own_argument(x):
     x[1] = x[0] * x[2]
     x += 1.0
-    x[x > 2.0] = 0.5
+    x[x > 2.2] = 0.5
     return x
 
 
@@ -201,7 +201,7 @@ def test_writing_into_a_captured_array_is_refused():
         captured += x
         return captured
 
-    with pytest.raises((TypeError, ValueError), match="zeros_like"):
+    with pytest.raises(gj.MutationError, match="zeros_like"):
         gj.grad(lambda x: stores(x).sum())(X)
     with pytest.raises(gj.MutationError, match="zeros_like"):
         gj.grad(lambda x: adds(x).sum())(X)
