@@ -38,7 +38,7 @@ MATRIX = """{0} @ {1} | {0} @ {1}.T | {0}.T @ {1} | np.outer({0}, {1}) / 4 | np.
     np.diagonal({0}) | np.tril({0}) | np.triu({0}, 1) | np.einsum("ij,kj->ik", {0}, {1}) |
     np.linalg.solve({0} + 5 * np.eye({0}.shape[-1]), {1}) | np.linalg.inv({0} + 5 * np.eye({0}.shape[-1])) |
     np.vecdot({0}, {1}) | np.concatenate([{0}, {1}]) | np.einsum("ij,ij->", {0}, {1}) |
-    np.concatenate([{0}, {1}], axis=-1) | np.append({0}, {1}) if False else {0} * {1}""".split("|")
+    np.concatenate([{0}, {1}], axis=-1) | {0} * {1} - {1}""".split("|")
 WRITES = """{n} = np.zeros_like({0}); {n}[1:] = {0}[:-1] * {0}[1:] |
     {n} = np.zeros_like({0}); {n}[...] = {0}; {n}[0] = {1}[0] |
     {n} = np.ones_like({0}); {n} *= {0}; {n} += 0.5 |

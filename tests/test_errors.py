@@ -36,7 +36,8 @@ def test_error_is_caught_as_its_builtin_and_as_gpujac_error(name, builtins):
 
 def test_the_module_holds_exactly_the_documented_classes():
     classes = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
-    assert classes == {"GpujacError", *ALSO} == set(errors.__all__)
+    assert classes == {"GpujacError", "DerivativeWarning", *ALSO} == set(errors.__all__)
+    assert issubclass(errors.DerivativeWarning, UserWarning)
 
 
 def test_a_users_own_error_is_no_gpujac_error():

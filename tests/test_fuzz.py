@@ -1,7 +1,9 @@
 """Random programs: jvp against differences, vjp against jvp, vmap against a loop, both Jacobians."""
 
+import numpy as np
 import pytest
 
+import gpujac as gj
 from tests import fuzz
 
 QUICK, LONG, GROUP = 200, 4000, 20
@@ -39,3 +41,18 @@ def test_a_failure_names_the_seed_and_shows_the_program(monkeypatch):
         fuzz.run(7)
     assert raised.value.__notes__[0].startswith("fuzz seed 7, inputs ")
     assert fuzz.Program(7).text in raised.value.__notes__[0]
+
+
+def test_plain_rows_of_a_batched_jacobian_survive_traced_ones():
+    # found by seed 281: the first chunk's rows are constants, those of later chunks are not
+    def f(x, a):
+        return a + x, x[0] * a
+
+    x, a = np.arange(18.0).reshape(2, 3, 3), np.arange(6.0).reshape(2, 3) + 1
+    for transform in (gj.jacfwd, gj.jacrev):
+        found = gj.vmap(transform(f, (0, 1), chunk_size=2))(x, a)
+        for lane in range(2):
+            wanted = transform(f, (0, 1))(x[lane], a[lane])
+            for row, rows in zip(found, wanted, strict=True):
+                for block, other in zip(row, rows, strict=True):
+                    np.testing.assert_array_equal(block[lane], other)

@@ -36,12 +36,16 @@ def lift_list(x: Any) -> Any:
     parts = [lift(i) for i in x]
     shapes = {tuple(shape_of(p)) for p in parts}
     if len(shapes) > 1:
-        raise ShapeError(
-            f"a list of arrays of shapes {sorted(shapes)} is no array; broadcast them to one shape"
-        )
+        raise ShapeError(f"a list of arrays of shapes {sorted(shapes)} is no array; broadcast them to one shape")
     parts = strong(promoted(*parts) if len(parts) > 1 else tuple(parts))
     (src,) = shapes
     return join.stack(src, -1 - len(src), len(parts))(*parts)
+
+
+def unshared(y: Any) -> Any:
+    """`y` as an array of its own, where NumPy gives a copy: later writes do not reach its source."""
+    traced: Any = y
+    return traced.detached() if isinstance(y, Tracer) else y
 
 
 def strong(xs: Any) -> list:
@@ -67,10 +71,7 @@ def axis_of(axis: Any, rank: int, what: str) -> int:
     except TypeError:
         raise ArgumentTypeError(f"{what}: axis={axis!r} is not an integer") from None
     if not -rank <= a < rank:
-        raise AxisError(
-            f"{what}: axis={a} is out of range for an array of {rank} axes; use {-rank} to "
-            f"{rank - 1}"
-        )
+        raise AxisError(f"{what}: axis={a} is out of range for an array of {rank} axes; use {-rank} to {rank - 1}")
     return a - rank if a >= 0 else a
 
 
@@ -90,13 +91,10 @@ def refuse(what: str, **options: Any) -> None:
     for name, value in options.items():
         neutral = value is None or value is NO_VALUE or (name == "where" and value is True)
         if name == "out" and value is not None and value is not NO_VALUE:
-            raise MutationError(
-                f"{what}: out= cannot receive a traced value; assign the result instead"
-            )
+            raise MutationError(f"{what}: out= cannot receive a traced value; assign the result instead")
         if not neutral:
             raise DispatchError(
-                f"{what}: {name}= is not supported on traced arrays; leave it out or apply it "
-                "before or after the call"
+                f"{what}: {name}= is not supported on traced arrays; leave it out or apply it before or after the call"
             )
 
 
@@ -158,9 +156,7 @@ def floating(x: Any) -> Any:
         return x
     if isinstance(dtype, np.dtype):
         return astype(x, np.float64)
-    raise DTypeError(
-        f"an array of dtype {dtype} needs a floating dtype here; cast it first with astype"
-    )
+    raise DTypeError(f"an array of dtype {dtype} needs a floating dtype here; cast it first with astype")
 
 
 def broadcast(x: Any, shape: tuple) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import indexing, linalg, reduce, shape
+from gpujac.array import fill, indexing, linalg, reduce, shape
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import concrete
 from gpujac.errors import ArgumentError, ShapeError
@@ -182,7 +182,7 @@ def rollaxis(x: Any, axis: int, start: int = 0) -> Any:
 
 def diagflat(v: Any, k: int = 0) -> Any:
     """A matrix with the raveled array on a diagonal."""
-    return shape.diag(shape.ravel(v), k)
+    return fill.diag(shape.ravel(v), k)
 
 
 def delete(x: Any, obj: Any, axis: Any = None) -> Any:

@@ -113,8 +113,7 @@ def _check_index(k: Any) -> None:
     found = type(k).__name__ if isinstance(k, (str, bytes, float, complex)) else str(dtype_of(k))
     if isinstance(k, (str, bytes, float, complex)) or kind(dtype_of(k)) in "fc":
         raise IndexError(
-            f"an index must be made of integers, slices, None, ... or arrays of integers or "
-            f"booleans, not {found}"
+            f"an index must be made of integers, slices, None, ... or arrays of integers or booleans, not {found}"
         )
 
 
@@ -284,9 +283,7 @@ def _true_positions(mask: Any, size: int, axis: int) -> tuple:
             "entries in each; use gpujac.numpy.where(mask, x, 0) instead"
         )
     if mask.shape[0] != size:
-        raise IndexError(
-            f"boolean index of length {mask.shape[0]} for axis {axis} with size {size}"
-        )
+        raise IndexError(f"boolean index of length {mask.shape[0]} for axis {axis} with size {size}")
     if isinstance(mask, np.ndarray):
         return np.nonzero(mask)
     return backend_of(mask).xp.nonzero(mask)
@@ -317,7 +314,7 @@ def _traced_flat_index(shape: tuple, key: tuple) -> Any:
     others = [i for i in range(len(entries)) if i not in arrays]
     order: list = [*(i for i in others if not apart and i < first), None,
                    *(i for i in others if apart or i > first)]  # fmt: skip
-    sizes = {i: _length(*entries[i], shape) for i in others}
+    sizes = {i: _length(entries[i], shape) for i in others}
     result = tuple(n for i in order for n in (wide if i is None else (sizes[i],)))
     total: Any = np.zeros((), np.int64)
     behind = len(result)
@@ -325,7 +322,7 @@ def _traced_flat_index(shape: tuple, key: tuple) -> Any:
         if i is None:
             behind -= len(wide)
             for a in arrays:
-                total = total + _placed(*entries[a], shape, behind)
+                total = total + _placed(entries[a], shape, behind)
             continue
         behind -= 1
         k, axis = entries[i]
@@ -352,13 +349,15 @@ def _entries(shape: tuple, key: tuple) -> list:
     return entries
 
 
-def _length(k: Any, axis: int, shape: tuple) -> int:
+def _length(entry: tuple, shape: tuple) -> int:
     """How long the axis of the result is that a slice or None makes."""
+    k, axis = entry
     return 1 if k is None else len(range(*k.indices(shape[axis])))
 
 
-def _placed(k: Any, axis: int, shape: tuple, behind: int) -> Any:
+def _placed(entry: tuple, shape: tuple, behind: int) -> Any:
     """What one index array adds to the flat positions, with `behind` axes of the result after it."""
+    k, axis = entry
     k = np.asarray(k) if isinstance(k, int) else k
     k = _positions(k, shape[axis], axis) % max(shape[axis], 1) * math.prod(shape[axis + 1 :])
     return sh.reshape(k, tuple(k.shape) + (1,) * behind) if behind and shape_of(k) else k
@@ -394,7 +393,7 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     elif mode == "clip":
         index = ew.clip(index, 0, n - 1)
     if isinstance(index, int):
-        return getitem(x, (slice(None),) * a + (index,))
+        return c.unshared(getitem(x, (slice(None),) * a + (index,)))
     return _take(x, _positions(index, n, a), a)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import opt_einsum
 
 from gpujac.array import common as c
+from gpujac.array import fill
 from gpujac.array import reduce as red
 from gpujac.array import shape as sh
 from gpujac.core.aval import shape_of
@@ -55,8 +56,7 @@ def _batched(x: Any, lead: tuple, core: str) -> tuple[Any, str]:
 def _check_inner(x: Any, y: Any, i: int, j: int, what: str) -> None:
     if x.shape[i] != y.shape[j]:
         raise ShapeError(
-            f"{what}: shapes {tuple(x.shape)} and {tuple(y.shape)} do not fit: "
-            f"{x.shape[i]} is not {y.shape[j]}"
+            f"{what}: shapes {tuple(x.shape)} and {tuple(y.shape)} do not fit: {x.shape[i]} is not {y.shape[j]}"
         )
 
 
@@ -189,7 +189,7 @@ def _diagonals(x: Any, letters: str) -> tuple[Any, str]:
             j = letters.index(letter, i + 1)
             if x.shape[i] != x.shape[j]:
                 raise ShapeError(f"einsum: letter {letter!r} has lengths {x.shape[i]} and {x.shape[j]}")
-            x = sh.diagonal(x, 0, i, j)
+            x = fill.diagonal(x, 0, i, j)
             letters = "".join(s for k, s in enumerate(letters) if k not in (i, j)) + letter
     return x, letters
 
@@ -264,6 +264,4 @@ def cross(x: Any, y: Any, axis: int = -1) -> Any:
     def turned(v: Any, order: list) -> Any:
         return sh.concatenate([v[..., i : i + 1] for i in order], -1)
 
-    return sh.moveaxis(
-        turned(x, forward) * turned(y, backward) - turned(x, backward) * turned(y, forward), -1, axis
-    )
+    return sh.moveaxis(turned(x, forward) * turned(y, backward) - turned(x, backward) * turned(y, forward), -1, axis)

@@ -20,10 +20,10 @@ from gpujac.errors import DispatchError
 
 _LISTS = frozenset((list, tuple))
 _MAKERS = ("zeros", "ones", "empty", "full")
-# Functions that take a sequence of arrays: a list among their arguments is not one array.
+# Functions whose first argument, if a list or tuple, is not to be read as one array.
 _JOINERS = frozenset(
     """stack concatenate concat vstack hstack dstack column_stack block broadcast_arrays
-    meshgrid array asarray multi_dot select""".split()
+    meshgrid array asarray multi_dot select full""".split()
 )
 # Functions of NumPy that look at no values, or at no array at all.
 _HARMLESS = frozenset(
@@ -107,7 +107,7 @@ def _linalg(xp: Any) -> dict[str, Any]:
 def names_over(xp: Any) -> dict[str, Any]:
     """Every public name of the library `xp`, with the rules of the table over its functions."""
     own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE) for name in _names(xp)}
-    return {**TABLE, **own, "linalg": _Linalg(_linalg(xp)), "linspace": own.get("linspace")}
+    return {**TABLE, **own, "linalg": _Linalg(_linalg(xp))}
 
 
 class _Linalg(SimpleNamespace):

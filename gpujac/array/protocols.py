@@ -14,9 +14,7 @@ from gpujac.errors import DispatchError, MutationError
 from gpujac.ops import elementwise as ew
 
 UFUNCS: dict[Any, Any] = {
-    getattr(np, name): f
-    for name, f in TABLE.items()
-    if isinstance(getattr(np, name, None), np.ufunc)
+    getattr(np, name): f for name, f in TABLE.items() if isinstance(getattr(np, name, None), np.ufunc)
 }
 _FUNCTIONS: dict[Any, Any] = {
     **{getattr(np.linalg, name): f for name, f in LINALG.items() if getattr(np.linalg, name, None)},
@@ -54,8 +52,7 @@ def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
     if method == "at" and ufunc in (np.add, np.subtract):
         return _add_at(ufunc, *inputs)
     raise DispatchError(
-        f"np.{ufunc.__name__}.{method} is not supported on traced arrays; write it with sums, "
-        "products and indexing"
+        f"np.{ufunc.__name__}.{method} is not supported on traced arrays; write it with sums, products and indexing"
     )
 
 

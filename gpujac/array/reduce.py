@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
+from gpujac.array import fill
 from gpujac.array import shape as sh
 from gpujac.array.create import zeros_like
 from gpujac.array.views import link
@@ -40,7 +41,7 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: 
     x = c.counted(x) if dtype is None else c.astype(x, dtype)
     axes = c.axes_of(axis, len(x.shape), "sum")
     x = _masked(x, where, 0)
-    y = st.sum_over(tuple(x.shape), axes)(x) if axes else x
+    y = st.sum_over(tuple(x.shape), axes)(x) if axes else c.unshared(x)
     y = _keep(y, x, axes, keepdims)
     return y if initial is c.NO_VALUE or initial is None else y + initial
 
@@ -136,7 +137,7 @@ def _extreme(cls: type, what: str, x: Any, axis: Any, keepdims: Any) -> Any:
     for a in axes:
         if x.shape[a] == 0:
             raise ShapeError(f"{what}: shape {x.shape} has no entries along axis {a}")
-    return _keep(rd.reduction(cls, tuple(x.shape), axes)(x) if axes else x, x, axes, keepdims)
+    return _keep(rd.reduction(cls, tuple(x.shape), axes)(x) if axes else c.unshared(x), x, axes, keepdims)
 
 
 def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
@@ -191,7 +192,7 @@ def _product_tree(x: Any, n: int) -> Any:
         if n % 2:
             paired = sh.concatenate([paired, ix.slice_of((n,), ((n - 1, n, 1),))(x)], -1)
         x, n = paired, half + n % 2
-    return sh.reshape(x, x.shape[:-1])
+    return c.unshared(sh.reshape(x, x.shape[:-1]))
 
 
 def logsumexp(x: Any, axis: Any = None, b: Any = None, keepdims: Any = False,
@@ -210,8 +211,11 @@ def _truth(cls: type, what: str, x: Any, axis: Any, out: Any, keepdims: Any, whe
     x = x if kind(x.dtype) == "b" else ew.not_equal(x, 0)
     x = _masked(x, where, cls is rd.AllOf)
     if not isinstance(x, Tracer):
-        return cls(tuple(x.shape), axes)(x) if not keepdims or keepdims is c.NO_VALUE else _keep(
-            cls(tuple(x.shape), axes)(x), x, axes, keepdims)
+        return (
+            cls(tuple(x.shape), axes)(x)
+            if not keepdims or keepdims is c.NO_VALUE
+            else _keep(cls(tuple(x.shape), axes)(x), x, axes, keepdims)
+        )
     return _keep(rd.reduction(cls, tuple(x.shape), axes)(x), x, axes, keepdims)
 
 
@@ -283,7 +287,7 @@ def cumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any
         tail = ix.slice_of(src, ((step, n, 1), *rest))(x)
         x = sh.concatenate([head, tail * ix.slice_of(src, ((0, n - step, 1), *rest))(x)], a)
         step *= 2
-    return x
+    return c.unshared(x)
 
 
 def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None,
@@ -294,7 +298,7 @@ def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any 
     if not include_initial:
         return y
     widths = [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))]
-    return sh.pad(y, widths, constant_values=1)
+    return fill.pad(y, widths, constant_values=1)
 
 
 def _running_axis(x: Any, axis: Any, what: str) -> int:
@@ -310,7 +314,7 @@ def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any =
     y = cumsum(x, a, dtype, out)
     if not include_initial:
         return y
-    return sh.pad(y, [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))])
+    return fill.pad(y, [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))])
 
 
 def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: Any = c.NO_VALUE) -> Any:
@@ -327,7 +331,9 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: 
         m = x.shape[a]
         src = tuple(x.shape[a:])
         rest = tuple((0, k, 1) for k in src[1:])
-        x = ix.slice_of(src, ((1, m, 1), *rest))(x) - ix.slice_of(src, ((0, m - 1, 1), *rest))(x)
+        after, before = ((1, m, 1), *rest), ((0, m - 1, 1), *rest)
+        change = ew.not_equal if kind(x.dtype) == "b" else ew.subtract
+        x = change(ix.slice_of(src, after)(x), ix.slice_of(src, before)(x))
     return x
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import compose, create, indexing, linalg, reduce, shape
+from gpujac.array import compose, create, fill, indexing, linalg, order, reduce, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
@@ -33,13 +33,27 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: 
     low = a_min if min is None or min is c.NO_VALUE else min
     high = a_max if max is None or max is c.NO_VALUE else max
     low, high = (None if v is c.NO_VALUE else v for v in (low, high))
+    low, high = c.lift(low), c.lift(high)
     if low is None and high is None:
-        return x
+        return c.unshared(x)
+    if kind(dtype_of(x)) in "iu" and (low is None or high is None):
+        return ew.minimum(x, high) if low is None else ew.maximum(x, low)
     low = -np.inf if low is None else low
     high = np.inf if high is None else high
-    if kind(dtype_of(x)) in "iu" and (low == -np.inf or high == np.inf):
-        return ew.minimum(x, high) if low == -np.inf else ew.maximum(x, low)
+    if shape_of(low) or shape_of(high) or isinstance(low, Tracer) or isinstance(high, Tracer):
+        x = c.astype(x, c.common_dtype(x, low, high))
     return ew.clip(x, low, high)
+
+
+def conj(x: Any) -> Any:
+    """Complex conjugate, a copy."""
+    return c.unshared(reduce.conj(x))
+
+
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    """The values in another dtype."""
+    y = c.astype(x, dtype)
+    return c.unshared(y) if copy and y is x else y
 
 
 def sign(x: Any) -> Any:
@@ -80,18 +94,31 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
     """Nearest even value; the derivative is zero."""
     c.refuse("round", out=out)
     if kind(dtype_of(x)) in "iu" and decimals >= 0:
-        return x
+        return c.unshared(x)
     return ew.rint(x) if decimals == 0 else ew.rint(x * 10.0**decimals) / 10.0**decimals
+
+
+def _inexact(x: Any) -> Any:
+    """`x` in the floating dtype in which NumPy's elementwise functions take its integers."""
+    dtype = dtype_of(x)
+    if kind(dtype) in "fc" or not isinstance(dtype, np.dtype):
+        return x
+    return c.astype(x, np.sqrt(np.zeros((), dtype)).dtype)
+
+
+def fabs(x: Any) -> Any:
+    """Absolute value in a floating dtype."""
+    return ew.absolute(_inexact(x))
 
 
 def degrees(x: Any) -> Any:
     """Radians as degrees."""
-    return x * (180.0 / np.pi)
+    return _inexact(x) * (180.0 / np.pi)
 
 
 def radians(x: Any) -> Any:
     """Degrees as radians."""
-    return x * (np.pi / 180.0)
+    return _inexact(x) * (np.pi / 180.0)
 
 
 def angle(z: Any, deg: bool = False) -> Any:
@@ -117,7 +144,7 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     return (y, total) if returned else y
 
 
-def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
+def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
     """Positions where `v` would be inserted: plain integers, found from the values."""
     return np.searchsorted(concrete(a), concrete(v), side, sorter)
 
@@ -148,27 +175,29 @@ TABLE: dict[str, Any] = {
     **{alias: POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
     **_from_module(shape, """reshape ravel transpose matrix_transpose swapaxes moveaxis squeeze expand_dims
         broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d atleast_3d
-        array_split split unstack flip roll tile repeat pad diagonal diag trace tril triu meshgrid"""),
+        array_split split unstack flip roll"""),
+    **_from_module(fill, "tile repeat pad diagonal diag trace tril triu meshgrid"),
     **_from_module(reduce, """sum mean var std max min prod any all argmax argmin count_nonzero cumsum
         cumulative_sum cumprod cumulative_prod diff absolute conj real imag nonzero ptp"""),
     **_from_module(indexing, "take take_along_axis"),
+    **_from_module(order, "argsort sort median copyto putmask put put_along_axis fill_diagonal"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
     **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray array full linspace"),
     **_from_module(compose, """float_power heaviside logaddexp2 divmod modf select nansum nanmean nanmax
         nanmin trapezoid ediff1d dstack append block hsplit vsplit dsplit fliplr flipud rot90 rollaxis
         diagflat delete compress extract kron"""),
-    **{f.__name__: f for f in (where, clip, sign, isclose, allclose, array_equal, nan_to_num, round,
+    **{f.__name__: f for f in (where, clip, sign, fabs, isclose, allclose, array_equal, nan_to_num, round,
                                degrees, radians, angle, average, searchsorted)},
     **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj isrealobj
         may_share_memory shares_memory""".split()},
-    "astype": c.astype,
+    "astype": astype,
     "abs": reduce.absolute,
-    "conjugate": reduce.conj,
+    "conj": conj,
+    "conjugate": conj,
     "fix": ew.trunc,
     "amax": reduce.max,
     "amin": reduce.min,
     "around": round,
-    "fabs": lambda x: ew.absolute(c.floating(x)),
     "deg2rad": radians,
     "rad2deg": degrees,
     "permute_dims": shape.transpose,
@@ -181,7 +210,7 @@ LINALG: dict[str, Any] = {
         x, axis=axis, keepdims=keepdims, ord=ord
     ),
     "matrix_transpose": shape.matrix_transpose,
-    "diagonal": lambda x, /, *, offset=0: shape.diagonal(x, offset, -2, -1),
-    "trace": lambda x, /, *, offset=0, dtype=None: shape.trace(x, offset, -2, -1, dtype),
+    "diagonal": lambda x, /, *, offset=0: fill.diagonal(x, offset, -2, -1),
+    "trace": lambda x, /, *, offset=0, dtype=None: fill.trace(x, offset, -2, -1, dtype),
 }
 SCIPY: dict[str, Any] = {"logsumexp": reduce.logsumexp, "expit": ew.logistic, "logistic": ew.logistic}

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import indexing, linalg, reduce, shape
+from gpujac.array import fill, indexing, linalg, order, reduce, shape
+from gpujac.array.compose import compress
 from gpujac.array.namespace import namespace_over
 from gpujac.array.protocols import UFUNCS, array_function, array_ufunc
 from gpujac.array.table import clip, round
@@ -152,7 +153,9 @@ class TracedArray(Tracer):
         """The plain value if no transform watches it (an array of constants), else an error."""
         value: Any = self
         while isinstance(value, Tracer):
-            if value.aux is not None or not value.owner.alive:
+            if not value.owner.alive:
+                raise value.owner.leaked()
+            if value.aux is not None:
                 raise self._lost(what)
             value = value.value
         return value
@@ -162,8 +165,9 @@ class TracedArray(Tracer):
             return ConcretizationError(
                 f"{what} of a mapped array of shape {self.shape} (vmap of {self.owner.origin}): there "
                 "is one value per lane. Use np functions instead of math, "
-                "gpujac.numpy.take(table, i, axis=0) instead of table[i] for a plain table, np.where(condition, a, b) instead of a "
-                'branch, or vmap(..., method="loop"), which runs the function once per lane'
+                "gpujac.numpy.take(table, i, axis=0) instead of table[i] for a plain table, "
+                'np.where(condition, a, b) instead of a branch, or vmap(..., method="loop"), which runs '
+                "the function once per lane"
             )
         return ConcretizationError(
             f"{what} of a traced array of shape {self.shape} ({self.owner.transform} of "
@@ -331,6 +335,21 @@ class TracedArray(Tracer):
         """Entries at integer positions."""
         return indexing.take(self, indices, axis, out, mode)
 
+    def argsort(self, axis: Any = -1, *args: Any, **kwargs: Any) -> Any:
+        """Positions that sort the entries along `axis`."""
+        return order.argsort(self, axis, *args, **kwargs)
+
+    def sort(self, axis: Any = -1, *args: Any, **kwargs: Any) -> None:
+        """Sort the entries along `axis` in place."""
+        become(self, order.sort(self, axis, *args, **kwargs))
+
+    def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
+        """Entries where a plain condition holds."""
+        return compress(condition, self, axis, out)
+
+    def __round__(self, digits: int = 0) -> Any:
+        return round(self, digits)
+
     def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
         """Values limited to an interval."""
         return clip(self, min, max, out)
@@ -364,8 +383,8 @@ def _method(function: Any) -> Any:
 
 for _function in (
     reduce.sum, reduce.mean, reduce.var, reduce.max, reduce.min, reduce.prod, reduce.any,
-    reduce.all, reduce.argmax, reduce.argmin, reduce.cumsum, reduce.conj, reduce.ptp,
-    shape.ravel, shape.squeeze, shape.swapaxes, shape.diagonal, shape.trace, shape.repeat,
+    reduce.all, reduce.argmax, reduce.argmin, reduce.cumsum, reduce.cumprod, reduce.conj, reduce.ptp,
+    shape.ravel, shape.squeeze, shape.swapaxes, fill.diagonal, fill.trace, fill.repeat,
     linalg.dot, round, reduce.nonzero,
 ):  # fmt: skip
     setattr(TracedArray, _function.__name__, _method(_function))

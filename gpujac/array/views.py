@@ -14,7 +14,7 @@ from weakref import ref
 import numpy as np
 
 from gpujac.core.aval import kind
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import DTypeError, MutationError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
@@ -45,6 +45,40 @@ def viewing(function: Callable) -> Callable:
         return result
 
     return wrapper
+
+
+def viewing_where_shared(function: Callable) -> Callable:
+    """Decorator as `viewing`, for a function that copies where the memory layout asks for it."""
+
+    @wraps(function)
+    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        result = function(x, *args, **kwargs)
+        if isinstance(x, Tracer) and isinstance(result, Tracer):
+            how = (function, args, kwargs)
+            if _shares_memory(x, result, how):
+                link(x, result, how, _CALLED)
+        return result
+
+    return wrapper
+
+
+def _shares_memory(x: Tracer, result: Tracer, how: tuple) -> bool:
+    """Whether NumPy would give a view here: as the values did, or as labels without an axis mapped do."""
+    have, made = payload(x), payload(result)
+    if not isinstance(have, np.ndarray):
+        return True
+    if have.shape != x.shape:
+        have = _labels(x)
+        made = _call_again(have, how)
+    return bool(np.may_share_memory(have, made))
+
+
+def _labels(x: Tracer) -> Any:
+    """A plain array with the memory layout that `x` has in NumPy's eyes."""
+    if x.origin is None:
+        return np.empty(x.shape, bool)
+    parent, how, (again, _) = x.origin
+    return again(_labels(parent), how)
 
 
 def _call_again(parent: Any, how: tuple) -> Any:

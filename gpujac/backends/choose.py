@@ -57,10 +57,11 @@ def is_array(x: Any) -> bool:
 
 def _learn(x: Any) -> Backend:
     kind = type(x)
-    if isinstance(x, np.ndarray) and not isinstance(x, (np.matrix, np.ma.MaskedArray)):
-        backend: Backend = host.HOST
-    else:
-        backend = _from_namespace(x)
+    if isinstance(x, (np.matrix, np.ma.MaskedArray)):
+        raise ArgumentTypeError(
+            f"numpy.{kind.__name__} gives operators another meaning; convert it with np.asarray(x)"
+        )
+    backend: Backend = host.HOST if isinstance(x, np.ndarray) else _from_namespace(x)
     _BY_TYPE[kind] = backend
     return backend
 

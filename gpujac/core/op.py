@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
-from gpujac.backends.host import HOST
+from gpujac.backends.host import HOST, PYTHON_SCALARS
 from gpujac.core import pattern
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.trace import Tracer, top_trace
@@ -42,7 +42,7 @@ class Sample:
         self.high = high
         self.complex_ok = complex_ok
         # per operand: "f" float, "m" well-conditioned matrices, "c" always complex, "b" bool,
-        # "i" integers from 0 to 2
+        # "i" integers from 0 to 2, "n" from -3 to 2
         self.kinds = kinds or "f" * len(shapes)
         self.double = double  # the op itself names double precision
 
@@ -201,6 +201,14 @@ def pointwise(name: str, arity: int, **fields: Any) -> Any:
     return op
 
 
+def with_shapes(operands: tuple) -> tuple:
+    """The operands with Python numbers as NumPy scalars, which have a shape and a dtype."""
+    for x in operands:
+        if x.__class__ in PYTHON_SCALARS:
+            return tuple([np.asarray(v)[()] if v.__class__ in PYTHON_SCALARS else v for v in operands])
+    return operands
+
+
 STRUCTURAL: list[type] = []  # every class of structural or general op
 
 
@@ -220,6 +228,8 @@ class Linear(Op):
     def __call__(self, x: Any) -> Any:
         if isinstance(x, Tracer):
             return x.owner.linear(self, x)
+        if x.__class__ in PYTHON_SCALARS:  # structural ops ask for a shape
+            x = np.asarray(x)[()]
         return self.evaluate(backend_of(x), x)
 
     def lead(self, x: Any) -> Shape:
@@ -250,6 +260,7 @@ class Joint(Op):
         top = top_trace(operands)
         if top is not None:
             return top.joint(self, operands)
+        operands = with_shapes(operands)
         return self.evaluate(common_backend(operands), *operands)
 
     @cached_property
@@ -286,6 +297,7 @@ class General(Op):
         top = top_trace(operands)
         if top is not None:
             return top.general(self, operands)
+        operands = with_shapes(operands)
         return self.evaluate(self.backend(operands), *operands)
 
     def backend(self, operands: tuple) -> Any:

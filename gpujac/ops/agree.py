@@ -12,7 +12,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape, dtype_of, kind
 from gpujac.core.op import Linear, Mask
 from gpujac.core.trace import payload
-from gpujac.ops.elementwise import guarded, where
+from gpujac.ops.elementwise import add, guarded, multiply, where
 from gpujac.ops.structure import CONJ, cast, spread_steps
 
 
@@ -70,17 +70,31 @@ def _fit(c: Any, y: Any) -> Any:
     return c * np.ones((), want)[()] if isinstance(want, np.dtype) else c
 
 
+def times(t: Any, c: Any) -> Any:
+    """`t * c`, also where the library of one refuses the other, a traced array."""
+    try:
+        return t * c
+    except TypeError:  # array-api-strict does not hand over to the other operand
+        return multiply(t, c)
+
+
+def plus(a: Any, b: Any) -> Any:
+    """`a + b`, also where the library of one refuses the other, a traced array."""
+    try:
+        return a + b
+    except TypeError:
+        return add(a, b)
+
+
 def scale(t: Any, c: Any) -> Any:
     """The tangent `t` times the coefficient `c`."""
     if c.__class__ not in SPECIAL:
-        return t * c
+        return times(t, c)
     if c is None:
         return t
     if type(c) is Mask:
-        return where(c.keep, t if c.factor is None else t * c.factor, 0)
-    if type(c) is Guarded:
-        return guarded(t, c.value)
-    return t * c
+        return where(c.keep, t if c.factor is None else times(t, c.factor), 0)
+    return guarded(t, c.value)
 
 
 def conjugated(c: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, final
 
 from gpujac.backends.choose import common_backend
 from gpujac.core.aval import Aval, Shape, kind
-from gpujac.core.op import General, Sample, catalogued
+from gpujac.core.op import General, Sample, catalogued, with_shapes
 from gpujac.core.trace import Tracer
 from gpujac.ops.batching import move_axis
 from gpujac.ops.structure import CONJ, spread_steps, sum_over
@@ -94,7 +94,7 @@ class Contract(General):
     out: str
 
     def __call__(self, *operands: Any) -> Any:
-        a, b = operands
+        a, b = operands = with_shapes(operands)
         top = a.owner if isinstance(a, Tracer) else None
         if isinstance(b, Tracer) and (top is None or b.owner.level > top.level):
             top = b.owner
@@ -180,15 +180,10 @@ class Contract(General):
         return result
 
     def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
-        (a, b), (i, j) = xs, axes
         letter = next(c for c in _LETTERS if c not in self.left + self.right)
-        left, right = _insert(self.left, i, letter), _insert(self.right, j, letter)
-        if i is not None and -i > len(self.left) + 1:
-            a, left = move_axis(a, i, -len(self.left) - 1), letter + self.left
-        if j is not None and -j > len(self.right) + 1:
-            b, right = move_axis(b, j, -len(self.right) - 1), letter + self.right
-        result = _interned(left, right, letter + self.out)(a, b)
-        return result, -len(self.out) - 1
+        a, left = _named(xs[0], self.left, axes[0], letter)
+        b, right = _named(xs[1], self.right, axes[1], letter)
+        return _interned(left, right, letter + self.out)(a, b), -len(self.out) - 1
 
     @classmethod
     def samples(cls) -> list[Sample]:
@@ -203,11 +198,13 @@ class Contract(General):
         ]
 
 
-def _insert(letters: str, axis: int | None, letter: str) -> str:
+def _named(x: Any, letters: str, axis: int | None, letter: str) -> tuple[Any, str]:
+    """An operand whose mapped axis has a name; behind other leading axes it is moved to the letters."""
     if axis is None:
-        return letters
-    at = len(letters) + 1 + axis
-    return letters[:at] + letter + letters[at:] if at >= 0 else letter + letters
+        return x, letters
+    near = max(axis, -len(letters) - 1)
+    at = len(letters) + 1 + near
+    return move_axis(x, axis, near), letters[:at] + letter + letters[at:]
 
 
 def _matrix(be: Any, x: Any, letters: str, lead: int, shared: int, batch: str, own: str,

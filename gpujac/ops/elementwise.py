@@ -46,11 +46,11 @@ guarded = pointwise(
 
 
 def _power_of_base(a: Any, b: Any, y: Any) -> Any:
-    # d(a**b) / da = b a**(b-1), and 0 for b = 0
+    # d(a**b) / da = b a**(b-1), and 0 for a = b = 0
     if type(b) in (int, float):
         return 0.0 if b == 0 else 2 * a if b == 2 else b * power(a, b - 1)
-    zero = equal(b, 0)
-    return where(zero, 0.0, b * power(a, where(zero, 1, b - 1)))
+    zero = logical_and(equal(a, 0), equal(b, 0))
+    return where(zero, 0.0, multiply(b, power(where(zero, 1.0, a), b - 1)))
 
 
 def _power_of_exponent(a: Any, b: Any, y: Any) -> Any:

@@ -15,6 +15,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape
 from gpujac.core.op import General, Joint, Linear, Sample, catalogued
 from gpujac.ops.batching import as_shape, both_to_front, reorder, shift_index
+from gpujac.ops.elementwise import maximum
 from gpujac.ops.structure import spread
 
 _CACHE = 1 << 14
@@ -270,10 +271,11 @@ class Take(General):
     @classmethod
     def samples(cls) -> list[Sample]:
         return [
-            Sample(take(3, 0), (3,), (4,), kinds="fi", complex_ok=True),
-            Sample(take(3, 1), (2, 3, 2), (3,), kinds="fi"),
-            Sample(take(3, 0), (3,), (2, 2), kinds="fi"),
-            Sample(take(3, 1), (3, 2), (), kinds="fi"),
+            Sample(take(3, 0), (3,), (4,), kinds="fn", complex_ok=True),
+            Sample(take(3, 1), (2, 3, 2), (3,), kinds="fn"),
+            Sample(take(3, 0), (3,), (2, 2), kinds="fn"),
+            Sample(take(3, 1), (3, 2), (), kinds="fn"),
+            Sample(take(3, 1), (2, 4, 3, 2), (4,), kinds="fn"),
         ]
 
 
@@ -332,10 +334,10 @@ class ScatterAdd(General):
     @classmethod
     def samples(cls) -> list[Sample]:
         return [
-            Sample(scatter_add(4, 0, 1), (3,), (3,), kinds="fi", complex_ok=True),
-            Sample(scatter_add(3, 1, 1), (2, 4, 2), (4,), kinds="fi"),
-            Sample(scatter_add(3, 0, 2), (2, 2), (2, 2), kinds="fi"),
-            Sample(scatter_add(3, 1, 2), (3, 2, 2, 4), (2, 2), kinds="fi"),
+            Sample(scatter_add(4, 0, 1), (3,), (3,), kinds="fn", complex_ok=True),
+            Sample(scatter_add(3, 1, 1), (2, 4, 2), (4,), kinds="fn"),
+            Sample(scatter_add(3, 0, 2), (2, 2), (2, 2), kinds="fn"),
+            Sample(scatter_add(3, 1, 2), (3, 2, 2, 4), (2, 2), kinds="fn"),
         ]
 
 
@@ -363,11 +365,11 @@ class LastWriter(General):
         source = LastWriter(size * self.size)(as_shape(flat, (math.prod(flat.shape),)))
         rows = np.arange(size)[:, None] * index.shape[1]
         source = as_shape(source, (size, self.size))
-        return source - rows * (source >= 0), -2
+        return maximum(source - rows, -1), -2
 
     @classmethod
     def samples(cls) -> list[Sample]:
-        return [Sample(cls(4), (5,), kinds="i"), Sample(cls(3), (2, 2), kinds="i")]
+        return [Sample(cls(4), (5,), kinds="n"), Sample(cls(3), (2, 2), kinds="n")]
 
 
 @lru_cache(_CACHE)

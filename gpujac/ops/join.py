@@ -113,6 +113,7 @@ class Stack(Joint):
         return [
             Sample(stack((), -1, 3), (), (), (), complex_ok=True),
             Sample(stack((2, 3), -2, 2), (2, 3), (2, 3)),
+            Sample(stack((3,), -1, 2), (3,), (3,)),
         ]
 
 

@@ -52,6 +52,7 @@ class Reduction(General):
 
         return [
             Sample(make((4,), (-1,)), (4,)),
+            Sample(make((2, 3), (-2,)), (2, 3)),
             Sample(make((2, 3), (-2,)), (4, 2, 3)),
             Sample(make((2, 3), (-2, -1)), (2, 3)),
         ]
@@ -137,9 +138,9 @@ class Norm(Reduction):
         zero = ew.equal(result, 0)
         unit = ew.where(zero, 0.0, ew.divide(1.0, ew.where(zero, 1.0, result)))
         if kind(x.dtype) == "c":
-            t = real(x.dtype, result.dtype)(CONJ(x) * t)
+            t = real(x.dtype, result.dtype)(t * CONJ(x))
             return self.add_up(t) * unit
-        return self.add_up(x * t) * unit
+        return self.add_up(t * x) * unit
 
     @classmethod
     def samples(cls) -> list[Sample]:
@@ -236,7 +237,7 @@ class ComplexAbs(General):
         (z,), (t,) = primals, tangents
         zero = ew.equal(result, 0)
         unit = ew.where(zero, 0.0, ew.divide(1.0, ew.where(zero, 1.0, result)))
-        return real(z.dtype, result.dtype)(CONJ(z) * t) * unit
+        return real(z.dtype, result.dtype)(t * CONJ(z)) * unit
 
     @classmethod
     def samples(cls) -> list[Sample]:

@@ -116,9 +116,7 @@ class Permute(Linear):
     @cached_property
     def transposed(self) -> Linear:
         rank = len(self.order)
-        back = [0] * rank
-        for i, a in enumerate(self.order):
-            back[a + rank] = i - rank
+        back = sorted(range(-rank, 0), key=lambda i: self.order[i])
         return permute(self.dst, tuple(back))
 
     @classmethod

@@ -117,11 +117,13 @@ class Block:
             matrix, self.matrix = self.matrix, None
         elif self.parts:
             parts, self.parts = self.parts, []
-            joined = concatenate(parts, 0) if len(parts) > 1 else parts[0]
+            fresh = len(parts) > 1
+            joined = concatenate(parts, 0) if fresh else parts[0]
+            del parts  # forward mode still has to turn the matrix, which takes as much again
             n = st.size_of(self.shape)
             flat = tuple(joined.shape)
             matrix = st.reshape(flat, (self.rows, n))(joined) if flat != (self.rows, n) else joined
-            matrix = self._finished(matrix, len(parts) > 1)
+            matrix = self._finished(matrix, fresh)
         else:
             be = backend_of(self.like)
             n = st.size_of(self.shape)

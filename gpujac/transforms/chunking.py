@@ -37,17 +37,17 @@ class Plan(NamedTuple):
 ONE_ROW = Plan("rev", 1, None, 1, "stack", 0)  # a scalar function: no basis axis at all
 
 
-def check_chunk_size(what: str, chunk_size: Any) -> None:
+def check_chunk_size(what: str, chunk_size: Any, name: str = "chunk_size") -> None:
     """Raise unless chunk_size is None, "auto" or an int of at least 1."""
     if chunk_size is None or (isinstance(chunk_size, str) and chunk_size == "auto"):
         return
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, (int, np.integer)):
         raise ArgumentTypeError(
-            f'{what}: chunk_size={chunk_size!r} is a {type(chunk_size).__name__}; give an int of at least 1, '
+            f'{what}: {name}={chunk_size!r} is a {type(chunk_size).__name__}; give an int of at least 1, '
             'None for one pass, or "auto"'
         )
     if chunk_size < 1:
-        raise ArgumentError(f'{what}: chunk_size={chunk_size} must be at least 1, None or "auto"')
+        raise ArgumentError(f'{what}: {name}={chunk_size} must be at least 1, None or "auto"')
 
 
 def check_assembly(what: str, assembly: Any) -> None:

@@ -14,7 +14,7 @@ from gpujac.ops import diagonal as dg
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
-from gpujac.ops.agree import Guarded, scale
+from gpujac.ops.agree import Guarded, plus, scale, times
 from gpujac.ops.contract import Contract
 
 
@@ -75,7 +75,7 @@ class Hot:
 
     def plus(self, other: "Hot") -> "Hot":
         """The sum of two with the same places."""
-        return self.with_values(self.vector() + other.vector())
+        return self.with_values(plus(self.vector(), other.vector()))
 
     def dense(self) -> Any:
         """The rows written out: shape (rows, *shape)."""
@@ -120,7 +120,7 @@ def _scaled_rows(hot: Hot, constant: Any, width: int) -> Any:
         constant = ix.slice_of((size, *rest), key)(constant)
     if hot.values is not None:
         column = st.reshape((hot.count,), (hot.count,) + (1,) * len(rest))(hot.values)
-        constant = constant * column
+        constant = times(constant, column)
     if hot.count != hot.rows:
         key = ((hot.row, hot.row + hot.count, 1), *((0, n, 1) for n in rest))
         constant = ix.pad((hot.rows, *rest), key)(constant)

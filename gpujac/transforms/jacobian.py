@@ -171,7 +171,7 @@ class _Run:
         token = ranges.push("basis", ranges.CHUNK)
         seeds = self._seeds(start, stop)
         ranges.pop(token)
-        token = ranges.push("sweep", ranges.REPLAY)
+        token = ranges.push("sweep", ranges.REPLAY, stop - start)
         try:
             parts = self._sweep(seeds, stop - start)
         finally:
@@ -372,6 +372,7 @@ def hessian(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size:
         array([[4., 2.],
                [2., 0.]])
     """
+    chunking.check_chunk_size("hessian", inner_chunk_size, "inner_chunk_size")
     inner = _build("hessian", "rev", f, argnums, has_aux, inner_chunk_size, assembly, memory, with_value,
                    False, False, None)  # fmt: skip
     extra = has_aux or with_value

@@ -7,7 +7,7 @@ from gpujac.array.traced import TracedArray
 from gpujac.core.aval import Shape, aval_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ShapeError
-from gpujac.ops.agree import coefficient, scale
+from gpujac.ops.agree import coefficient, plus, scale
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.printing import describe_dual
 from gpujac.transforms.tangent import TangentTrace
@@ -23,7 +23,7 @@ class JvpTrace(TangentTrace):
                 dtype: Any) -> Any:
         total = scale(ts[0], coefficient(op, positions[0], xs, y))
         for p, t in zip(positions[1:], ts[1:], strict=True):
-            total = total + scale(t, coefficient(op, p, xs, y))
+            total = plus(total, scale(t, coefficient(op, p, xs, y)))
         return total
 
     def apply(self, op: Any, t: Any, shape: Shape, dtype: Any) -> Any:
@@ -41,7 +41,7 @@ class JvpTrace(TangentTrace):
     def add(self, ts: list, y: Any) -> Any:
         total = ts[0]
         for t in ts[1:]:
-            total = total + t
+            total = plus(total, t)
         return total
 
     def describe(self, x: Tracer) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpujac.core.aval import Shape
 from gpujac.ops import join
+from gpujac.ops.agree import plus
 from gpujac.ops.indexing import Slice, Take, place, scatter_add
 from gpujac.ops.structure import reshape
 from gpujac.program.ir import Apply, Partial
@@ -84,7 +85,7 @@ def _flattened(index: Any, ct: Any, rest: int) -> tuple[Any, Any]:
 
 
 def _plus(a: Any, b: Any) -> Any:
-    return b if a is None else a + b
+    return b if a is None else plus(a, b)
 
 
 def _widened(key: tuple, trailing: Shape) -> tuple:

@@ -62,6 +62,8 @@ class RecordTrace(Trace):
 
     def _opened(self, operands: tuple) -> tuple:
         """The operands with constants of this trace as what they hold."""
+        if not self.alive:
+            raise self.leaked()
         return tuple(
             x.value if x.__class__ is TracedArray and x.owner is self and x.aux is None else x
             for x in operands

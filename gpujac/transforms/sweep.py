@@ -6,7 +6,7 @@ A tangent or cotangent is an array with the variable's shape behind any leading 
 
 from typing import Any
 
-from gpujac.ops.agree import SPECIAL, conjugated, scale
+from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
 from gpujac.ops.structure import Cast, Reshape
 from gpujac.program.ir import Apply, Gather, Input, Program, Scale
 from gpujac.transforms.hot import Hot, rows_of
@@ -23,7 +23,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
         if type(ct) is Hot:
             _add_hot(cts, hots, var, ct)
         else:
-            cts[var] = ct if cts[var] is None else cts[var] + ct
+            cts[var] = ct if cts[var] is None else plus(cts[var], ct)
     conjugate = program.complex
     for i in range(len(entries) - 1, program.inputs - 1, -1):
         ct = cts[i]
@@ -34,7 +34,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             if ct is None:
                 _pull_hot(entries[i], hot, cts, hots, conjugate)
                 continue
-            ct = ct + hot.dense()
+            ct = plus(ct, hot.dense())
         if ct is None:
             continue
         cts[i] = None  # frees it
@@ -51,9 +51,13 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
         for var in entry.reads:
             c = coefs[j]
             j += 1
-            part = ct * c if c.__class__ not in SPECIAL else scale(ct, c)
             old = cts[var]
-            cts[var] = part if old is None else old + part
+            try:  # in line: one call less per entry than scale and plus
+                part = ct * c if c.__class__ not in SPECIAL else scale(ct, c)
+                cts[var] = part if old is None else old + part
+            except TypeError:
+                part = scale(ct, c)
+                cts[var] = part if old is None else plus(old, part)
     return [_total(entries[i], i, cts, hots, pieces) for i in range(program.inputs)]
 
 
@@ -70,13 +74,13 @@ def _pull_other(entry: Any, ct: Any, cts: list, pieces: dict, entries: list) -> 
         part = entry.op.transposed(ct)
     else:
         part = entry.op.transpose(entry.position, ct, entry.operands, entries[var].shape)
-    cts[var] = part if cts[var] is None else cts[var] + part
+    cts[var] = part if cts[var] is None else plus(cts[var], part)
 
 
 def _pull_gather(entry: Any, ct: Any, cts: list) -> None:
     for var, part in zip(entry.reads, entry.op.parts, strict=True):
         value = part(ct)
-        cts[var] = value if cts[var] is None else cts[var] + value
+        cts[var] = value if cts[var] is None else plus(cts[var], value)
 
 
 def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> None:
@@ -94,7 +98,7 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> N
             _add_hot(cts, hots, var, moved)
             return
         part = entry.op.transposed(hot.dense())
-        cts[var] = part if cts[var] is None else cts[var] + part
+        cts[var] = part if cts[var] is None else plus(cts[var], part)
         return
     if kind is Gather:
         _pull_gather(entry, hot.dense(), cts)
@@ -103,7 +107,7 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> N
     part = rows_of(hot, entry, True)
     if part is None:
         part = entry.op.transpose(entry.position, hot.dense(), entry.operands, ())
-    cts[var] = part if cts[var] is None else cts[var] + part
+    cts[var] = part if cts[var] is None else plus(cts[var], part)
 
 
 def _moved(op: Any, applied: Any, hot: Hot, trailing: tuple) -> Hot | None:
@@ -123,9 +127,9 @@ def _add_hot(cts: list, hots: dict, var: int, hot: Hot) -> None:
     elif old.same_places(hot):
         hots[var] = old.plus(hot)
     else:
-        both = old.dense() + hot.dense()
+        both = plus(old.dense(), hot.dense())
         del hots[var]
-        cts[var] = both if cts[var] is None else cts[var] + both
+        cts[var] = both if cts[var] is None else plus(cts[var], both)
 
 
 def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
@@ -133,7 +137,7 @@ def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
     if i in pieces:
         ct = pieces[i].placed(entry.shape, ct)
     if i in hots:
-        return hots[i] if ct is None else ct + hots[i].dense()
+        return hots[i] if ct is None else plus(ct, hots[i].dense())
     return ct
 
 
@@ -194,7 +198,7 @@ def _push_scale(reads: tuple, coefs: tuple, ts: list) -> Any:
         elif type(total) is Hot and type(part) is Hot and total.same_places(part):
             total = total.plus(part)
         else:
-            total = _dense(total) + _dense(part)
+            total = plus(_dense(total), _dense(part))
     return total
 
 

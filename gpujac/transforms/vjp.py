@@ -202,38 +202,52 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
         array([-1., -9., 10.])
     """
     fl.check_callable("linear_transpose", f)
-    point = fl.Point("linear_transpose", examples)
+    token = ranges.push("linear_transpose", ranges.TRANSFORM)
+    try:
+        point = fl.Point("linear_transpose", examples)
+        out, program = _recorded(f, point)
+    finally:
+        ranges.pop(token)
+    avals = [Input(shape_of(y), dtype_of(y)) for y in out.leaves]
+    like = fl.like_of(point.leaves[0]) if point.leaves else 0.0
+
+    def transposed(ct: Any, /) -> tuple:
+        """Cotangents of the arguments from one of the output."""
+        flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
+        what = ("linear_transpose", "cotangent")
+        cts = [fl.matched(*what, c, a, like) for c, a in zip(flat, avals, strict=True)]
+        seeds = [(v, c) for v, c in zip(program.outputs, cts, strict=True) if v is not None]
+        token = ranges.push("sweep", ranges.REPLAY)
+        try:
+            results = pull(program, seeds)
+        finally:
+            ranges.pop(token)
+        flat = [fl.zeros_of(x) if r is None else r for r, x in zip(results, point.leaves, strict=True)]
+        return point.result(fl.owned_all(flat, cts))
+
+    return transposed
+
+
+def _recorded(f: Callable, point: fl.Point) -> tuple[fl.Outputs, Program]:
+    """The outputs of a linear function and its program, without values."""
     entries: list = [Input(shape_of(x), dtype_of(x)) for x in point.leaves]
     trace = RecordTrace(fl.name_of(f), entries)
     try:
         tracers = [trace.tracer(i) for i in range(len(entries))]
         out = fl.Outputs("linear_transpose", fl.call(f, point.args(tracers), {}), False, trace)
-        reads, avals = [], []
+        reads = []
         for y in out.leaves:
             mine = isinstance(y, TracedArray) and y.owner is trace
-            if not mine and np.any(y != 0):
+            reads.append(y.aux if mine else None)
+            constant = y.value if mine else y
+            if reads[-1] is None and np.any(constant != 0):
                 raise StructureError(
                     f"linear_transpose: an output of {fl.name_of(f)} is a nonzero constant, so the "
                     "function is not linear"
                 )
-            reads.append(y.aux if mine else None)
-            avals.append(Input(shape_of(y), dtype_of(y)))
-        program = Program(entries, len(point.leaves), reads)
+        return out, Program(entries, len(point.leaves), reads)
     finally:
         trace.close()
-
-    def transposed(ct: Any, /) -> tuple:
-        """Cotangents of the arguments from one of the output."""
-        flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
-        like = fl.like_of(point.leaves[0]) if point.leaves else 0.0
-        what = ("linear_transpose", "cotangent")
-        cts = [fl.matched(*what, c, a, like) for c, a in zip(flat, avals, strict=True)]
-        seeds = [(v, c) for v, c in zip(reads, cts, strict=True) if v is not None]
-        results = pull(program, seeds)
-        flat = [fl.zeros_of(x) if r is None else r for r, x in zip(results, point.leaves, strict=True)]
-        return point.result(fl.owned_all(flat, cts))
-
-    return transposed
 
 
 def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, kwargs: dict,

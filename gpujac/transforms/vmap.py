@@ -221,9 +221,9 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
 
     @wraps(f, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def batched(*args: Any, **kwargs: Any) -> Any:
-        token = ranges.push("vmap", ranges.TRANSFORM)
+        call = _Call(f, args, kwargs, in_dims, out_dims, axis_size)
+        token = ranges.push("vmap", ranges.TRANSFORM, call.size)
         try:
-            call = _Call(f, args, kwargs, in_dims, out_dims, axis_size)
             step = 1 if method == "loop" else chunk_size
             if method == "loop" or (step is not None and step < call.size):
                 return call.chunked(step or 1, method == "loop")

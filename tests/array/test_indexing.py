@@ -56,7 +56,7 @@ def test_the_pullback_of_writing_is_the_adjoint_of_its_jvp(case):
     shape, key = case
     x, t = values(shape), values(shape, 1)
     v, dv = values(x[key].shape, 3), values(x[key].shape, 4)
-    y, pullback = gj.vjp(put(key), x, v)
+    _, pullback = gj.vjp(put(key), x, v)
     ct = values(shape, 5)
     to_x, to_v = pullback(ct)
     dy = gj.jvp(put(key), (x, v), (t, dv))[1]
@@ -68,9 +68,7 @@ def test_reading_and_writing_under_vmap_are_those_of_each_lane(case, axis):
     shape, key = case
     x = np.stack([values(shape), values(shape, 1)], axis)
     lanes = [np.take(x, i, axis) for i in range(2)]
-    np.testing.assert_array_equal(
-        gj.vmap(lambda x: x[key], in_dims=axis)(x), np.stack([lane[key] for lane in lanes])
-    )
+    np.testing.assert_array_equal(gj.vmap(lambda x: x[key], in_dims=axis)(x), np.stack([lane[key] for lane in lanes]))
     v = values((2, *lanes[0][key].shape), 3)
     np.testing.assert_array_equal(
         gj.vmap(put(key), in_dims=(axis, 0))(x, v),

@@ -28,9 +28,7 @@ class Called:
     def __init__(self, call, namespace=np):
         self.names = calls.operands_of(call)
         self.args = tuple(calls.OPERANDS[n] for n in self.names)
-        self.tangents = tuple(
-            np.cos(np.arange(np.size(a)) + i).reshape(np.shape(a)) for i, a in enumerate(self.args)
-        )
+        self.tangents = tuple(np.cos(np.arange(np.size(a)) + i).reshape(np.shape(a)) for i, a in enumerate(self.args))
         self.code, self.namespace = compile(call, call, "eval"), namespace
 
     def __call__(self, *args):
@@ -170,9 +168,10 @@ def test_elementwise_functions_broadcast_as_numpy_does(shape, ones, rank):
 
 COMPLEX = """
 np.sum(z) np.mean(z,axis=0) np.prod(z) np.cumsum(z) np.real(z) np.imag(z) np.conj(z) np.abs(z) np.angle(z)
-z.real z.imag z.conj() np.exp(z) np.sqrt(z) z*z z/(z+2) z**2 np.sin(z) np.vdot(z,z) np.vecdot(z,z) np.dot(z,z.T) np.var(z)
-np.std(z,axis=0) np.linalg.norm(z) np.sign(z) np.where(np.abs(z)>1,z,0) np.einsum('ij,kj->ik',z,z) z.astype(np.complex64)
-np.linalg.solve(z,z+np.eye(2)) np.linalg.inv(z) np.reciprocal(z) np.log(z) np.outer(z,z) np.trace(z) np.square(z)
+z.real z.imag z.conj() np.exp(z) np.sqrt(z) z*z z/(z+2) z**2 np.sin(z) np.vdot(z,z) np.vecdot(z,z)
+np.dot(z,z.T) np.var(z) np.std(z,axis=0) np.linalg.norm(z) np.sign(z) np.where(np.abs(z)>1,z,0)
+np.einsum('ij,kj->ik',z,z) z.astype(np.complex64) np.linalg.solve(z,z+np.eye(2)) np.linalg.inv(z)
+np.reciprocal(z) np.log(z) np.outer(z,z) np.trace(z) np.square(z)
 """.split()
 
 

@@ -106,8 +106,8 @@ def _drawn(rng: np.random.Generator, sample: Sample, dtype: str) -> list:
     for shape, size, kind in zip(sample.shapes, sizes, sample.kinds, strict=True):
         x = values[start : start + size].reshape(shape)
         start += size
-        if kind == "i":
-            operands.append(rng.integers(0, 3, shape))
+        if kind in "in":
+            operands.append(rng.integers(0 if kind == "i" else -3, 3, shape))
         elif kind == "b":
             operands.append(rng.integers(0, 2, shape).astype(bool))
         else:

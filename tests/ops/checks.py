@@ -180,7 +180,9 @@ def check_transpose(run: Run) -> None:
             wide = wide + 1j * run.rng.uniform(-1, 1, wide.shape) if wide.dtype.kind == "c" else wide
             y = back(op(run.library.array(wide)))
             ct = orc.random_like(run.rng, y)
-            found = back(op.transposed(run.library.array(ct)))
+            pulled = op.transposed(run.library.array(ct))
+            assert op.transposed.infer(aval_of(run.library.array(ct))) == aval_of(pulled)
+            found = back(pulled)
             assert found.shape == wide.shape
             _equal_products((found, wide), (ct, y), run)
             again = back(op.transposed.transposed(run.library.array(wide)))
@@ -227,6 +229,26 @@ def check_leading(run: Run) -> None:
     rows = [np.asarray(run.case.reference(*xs)) for xs in seeds]
     wanted = np.stack(rows).reshape((3, 2) + rows[0].shape)
     orc.close(found, wanted, run.tol.same, "leading axes")
+
+
+def check_batch_leading(run: Run) -> None:
+    """vmap of an op on an operand with an extra leading axis, the mapped axis before or behind it."""
+    op = run.case.op
+    ranks = {"contract": (0, 1), "solve": (1,)}.get(run.case.name, ())
+    if isinstance(op, Linear) or getattr(op, "leading", False):
+        ranks = (0,)
+    for p in ranks:
+        if p and run.case.name == "solve" and run.operands[0].ndim > 2:
+            continue  # its leading axes are taken
+        for place, other in itertools.product((0, 1), (None, 0)):
+            seeds = [[run.case.draw(run.dtype, 10 * k + s)[p] for s in range(2)] for k in range(3)]
+            wide = np.stack([np.stack(pair) for pair in seeds])  # (lanes, lead, *shape)
+            dims = [other] * len(run.operands)
+            xs = _stacked(run, tuple(dims), 3)
+            xs[p], dims[p] = np.moveaxis(wide, 0, place), place
+            wanted = orc.loop(run.case.reference, tuple(xs), tuple(dims), 3)
+            found = gj.vmap(op, tuple(dims))(*run.arrays(xs))
+            orc.close(back(found), wanted, run.tol.same, f"lead of operand {p}, in_dims {dims}")
 
 
 def _dims(run: Run) -> list[tuple]:
@@ -416,6 +438,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "leading": check_leading,
     "batch": check_batch,
     "batch_of_batch": check_batch_of_batch,
+    "batch_leading": check_batch_leading,
     "second_order": check_second_order,
     "depends": check_depends,
     "jacobians": check_jacobians,

@@ -106,12 +106,12 @@ COMPOSITES: dict[str, list[tuple[Callable, Sample]]] = {
         _row(lambda xp, x: x[-1, ...], (3, 4)),
     ],
     "take": [
-        _row(lambda xp, x, i: xp.take(x, i, axis=1), (2, 3), (4,), kinds="fi", cx=True),
-        _row(lambda xp, x, i: xp.take(x, i, axis=0), (3, 2), (2,), kinds="fi"),
+        _row(lambda xp, x, i: xp.take(x, i, axis=1), (2, 3), (4,), kinds="fn", cx=True),
+        _row(lambda xp, x, i: xp.take(x, i, axis=0), (3, 2), (2,), kinds="fn"),
     ],
     "take_along_axis": [
-        _row(lambda xp, x, i: xp.take_along_axis(x, i, axis=1), (2, 3), (2, 4), kinds="fi", cx=True),
-        _row(lambda xp, x, i: xp.take_along_axis(x, i, axis=0), (3, 2), (4, 2), kinds="fi"),
+        _row(lambda xp, x, i: xp.take_along_axis(x, i, axis=1), (2, 3), (2, 4), kinds="fn", cx=True),
+        _row(lambda xp, x, i: xp.take_along_axis(x, i, axis=0), (3, 2), (4, 2), kinds="fn"),
     ],
     "matmul": [
         _row(lambda xp, x, y: x @ y, (2, 3), (3, 2), cx=True),
@@ -185,10 +185,15 @@ NUMPY_ONLY: dict[str, list[tuple[Callable, Sample]]] = {
     ],
     "ufunc.reduce": [_row(lambda xp, x: xp.add.reduce(x, axis=1) * xp.multiply.reduce(x, axis=1), (2, 3))],
     "ufunc.outer": [_row(lambda xp, x, y: xp.multiply.outer(x, y) + xp.add.outer(x, y), (2,), (3,))],
+    "layers": [
+        _row(lambda xp, x, w, v: xp.tanh(v @ xp.tanh(w @ x)), (3,), (2, 3), (3, 2)),
+        _row(lambda xp, w, x: xp.sin(xp.sin(x @ w) @ w.T), (3, 2), (2, 3)),
+    ],
     "degrees": [_row(lambda xp, x: xp.degrees(x) + xp.radians(x), (3,))],
     "constants": [
         _row(lambda xp, x: 2 * x + 1 - x / 3.0 + (1 - x) ** 2 + 2.0**x, (3,)),
         _row(lambda xp, x: x * np.arange(3) + x, (3,)),
+        _row(lambda xp, x: x * 2j + x * (1 + 2j) * 3 - x / 1j, (3,), kinds="c"),
     ],
 }
 COMPOSITES |= NUMPY_ONLY

@@ -1,5 +1,6 @@
 """Values of derivatives at kinks and singular points: chosen on purpose, the same in every mode."""
 
+import math
 import warnings
 
 import numpy as np
@@ -53,6 +54,7 @@ ROWS = {
     "fmin(x, 0) at 0": (lambda x: np.fmin(x, 0.0), 0.0, 0.5),
     "max of [1, 1, 0]": (lambda x: np.max(x), [1.0, 1.0, 0.0], [0.5, 0.5, 0.0]),
     "max of three equal": (lambda x: np.max(x), [2.0, 2.0, 2.0], [1 / 3, 1 / 3, 1 / 3]),
+    "max with a NaN": (lambda x: np.max(x), [np.nan, 1.0], [0.0, 0.0]),
     "min of [1, 0, 0]": (lambda x: np.min(x), [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]),
     "clip at its lower end": (lambda x: np.clip(x, 0.0, 1.0), 0.0, 1.0),
     "clip at its upper end": (lambda x: np.clip(x, 0.0, 1.0), 1.0, 1.0),
@@ -65,6 +67,7 @@ ROWS = {
     "x**2 at 0": (lambda x: x**2, 0.0, 0.0),
     "x**array(0) at 0": (lambda x: x ** np.float64(0.0), 0.0, 0.0),
     "0**y at y = 0": (lambda y: 0.0**y, 0.0, 0.0),
+    "0**y at y = -1": (lambda y: 0.0**y, -1.0, 0.0),
     "0**y at y = 2": (lambda y: 0.0**y, 2.0, 0.0),
     "sqrt at 0": (lambda x: np.sqrt(x), 0.0, np.inf),
     "cbrt at 0": (lambda x: np.cbrt(x), 0.0, np.inf),
@@ -124,7 +127,18 @@ def test_a_jacobian_with_infinite_slopes_is_zero_off_the_diagonal(transform, chu
 
 def test_the_hessian_of_a_norm_at_zero_holds_no_nan():
     H = gj.hessian(lambda x: np.linalg.norm(x))(np.zeros(2))
-    assert not np.isnan(H).any()
+    assert not H.any()
+    z = np.zeros(2, complex)
+    assert not gj.vjp(lambda z: gj.vjp(lambda z: np.abs(z), z)[1](np.ones(2))[0], z)[1](z + 1)[0].any()
+
+
+def test_mixed_second_derivatives_of_powers():
+    def mixed(a, b):
+        return gj.grad(lambda b: gj.grad(lambda a: a**b)(a))(b)
+
+    for a, b in ((2.0, 0.0), (2.0, 1.5), (0.5, 1.0)):
+        assert mixed(a, b) == pytest.approx(a ** (b - 1) * (1 + b * np.log(a)))
+    assert gj.grad(lambda a: gj.grad(lambda b: a**b)(2.0))(0.0) == 0.0
 
 
 def test_second_derivatives_of_powers_at_zero():
@@ -151,6 +165,10 @@ def test_the_second_derivative_of_sinc_at_zero_is_minus_pi_squared_over_three():
     assert second(0.0) == pytest.approx(-(np.pi**2) / 3)
     for x in (0.5, 0.16, 0.159):  # both sides of where the series takes over
         assert second(x) == pytest.approx(_sinc_curve(x), rel=1e-9)
+    for x in (0.02, 0.1, 0.159, 0.16, 0.3):  # the Taylor series itself, to the last bits
+        u = np.pi * x
+        terms = [(-1) ** k * 2 * k * u ** (2 * k - 1) / math.factorial(2 * k + 1) for k in range(1, 20)]
+        assert gj.grad(np.sinc)(x) == pytest.approx(np.pi * math.fsum(terms), rel=1e-13, abs=1e-14)
     assert gj.grad(np.sinc)(1e-9) == pytest.approx(-(np.pi**2) / 3 * 1e-9)
 
 

@@ -43,10 +43,7 @@ def test_every_chunk_size_gives_the_same(transform, f):
 @pytest.mark.parametrize("f", FUNCTIONS)
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 5, 6, 13, 1000, "auto"])
 def test_both_assemblies_are_equal_bit_for_bit(transform, f, chunk_size):
-    made = [
-        transform(f, chunk_size=chunk_size, assembly=assembly)(X)
-        for assembly in ("stack", "preallocate", "auto")
-    ]
+    made = [transform(f, chunk_size=chunk_size, assembly=assembly)(X) for assembly in ("stack", "preallocate", "auto")]
     h.assert_same_bits(made[0], made[1])
     h.assert_same_bits(made[0], made[2])
 

@@ -93,7 +93,9 @@ def test_a_leaf_that_is_no_array_is_named_by_its_path(x):
             call()
 
 
-@pytest.mark.parametrize("x", [3, True, np.int32(3), np.arange(3), X > 1], ids=["int", "bool", "int32", "ints", "bools"])
+@pytest.mark.parametrize(
+    "x", [3, True, np.int32(3), np.arange(3), X > 1], ids=["int", "bool", "int32", "ints", "bools"]
+)
 def test_integers_carry_no_derivative(x):
     for name, call in calls_on(x):
         dtype = np.asarray(x).dtype
@@ -112,7 +114,9 @@ def test_arrays_without_numbers_are_refused(x):
 
 def test_something_that_is_no_function():
     for name in [*SELECTING, "vmap"]:
-        with refused(gj.ArgumentTypeError, TypeError, f"^{called(name)}: the first argument must be a function, not int"):
+        with refused(
+            gj.ArgumentTypeError, TypeError, f"^{called(name)}: the first argument must be a function, not int"
+        ):
             getattr(gj, name)(3)
     for call in (lambda: gj.vjp(3, X), lambda: gj.jvp(3, (X,), (X,)), lambda: gj.linearize(None, X),
                  lambda: gj.linear_transpose("f", X)):  # fmt: skip
@@ -136,7 +140,9 @@ def test_tangents_that_do_not_match():
     f = lambda p, y: p["a"] * y  # noqa: E731
     with refused(gj.StructureError, ValueError, "^jvp: 1 tangents for 2 primals"):
         gj.jvp(f, ({"a": X}, X), ({"a": X},))
-    with refused(gj.StructureError, ValueError, r"^jvp: tangents\[0\]: the missing key is 'a' and the extra key is 'b'"):
+    with refused(
+        gj.StructureError, ValueError, r"^jvp: tangents\[0\]: the missing key is 'a' and the extra key is 'b'"
+    ):
         gj.jvp(f, ({"a": X}, X), ({"b": X}, X))
     with refused(gj.StructureError, ValueError, r"^jvp: tangents\[1\]: expected a leaf, found list"):
         gj.jvp(f, ({"a": X}, X), ({"a": X}, [X]))
@@ -152,7 +158,9 @@ def test_tangents_that_do_not_match():
 
 def test_cotangents_that_do_not_match():
     _, pullback = gj.vjp(lambda x: {"y": x, "s": x.sum()}, X)
-    with refused(gj.StructureError, ValueError, r"^vjp: cotangent: expected dict, found ndarray\. Expected structure \{"):
+    with refused(
+        gj.StructureError, ValueError, r"^vjp: cotangent: expected dict, found ndarray\. Expected structure \{"
+    ):
         pullback(X)
     with refused(gj.StructureError, ValueError, "^vjp: cotangent: the missing key is 's'"):
         pullback({"y": X})
@@ -212,7 +220,9 @@ def test_an_output_leaf_that_is_no_array():
             call()
 
 
-@pytest.mark.parametrize("f", [lambda x: (x, x > 1), lambda x: (x, np.argmax(x)), lambda x: (x, 3), lambda x: (x, True)])
+@pytest.mark.parametrize(
+    "f", [lambda x: (x, x > 1), lambda x: (x, np.argmax(x)), lambda x: (x, 3), lambda x: (x, True)]
+)
 def test_integer_outputs_are_refused_where_a_basis_or_a_cotangent_is_needed(f):
     for name, call in calls_of(f):
         if name in ("jvp", "linearize"):
@@ -225,7 +235,9 @@ def test_integer_outputs_are_refused_where_a_basis_or_a_cotangent_is_needed(f):
 @pytest.mark.parametrize("name", list(REVERSE))
 def test_the_output_of_grad_is_one_real_scalar(name):
     transform, name = REVERSE[name], called(name)
-    with refused(gj.ShapeError, ValueError, rf"^{name}: .*scalar of shape \(\), not \(3,\); reduce it with .sum\(\), or use vjp"):
+    with refused(
+        gj.ShapeError, ValueError, rf"^{name}: .*scalar of shape \(\), not \(3,\); reduce it with .sum\(\), or use vjp"
+    ):
         transform(lambda x: x)(X)
     with refused(gj.ShapeError, ValueError, r"not \(1,\)"):
         transform(lambda x: x[:1])(X)
@@ -243,7 +255,9 @@ def test_the_output_of_grad_is_one_real_scalar(name):
         transform(lambda x: None)(X)
 
 
-@pytest.mark.parametrize("result", [lambda x: x.sum(), lambda x: [x.sum(), 1], lambda x: (x.sum(), 1, 2), lambda x: (x.sum(),)])
+@pytest.mark.parametrize(
+    "result", [lambda x: x.sum(), lambda x: [x.sum(), 1], lambda x: (x.sum(), 1, 2), lambda x: (x.sum(),)]
+)
 def test_has_aux_needs_a_pair(result):
     names = {"vjp": lambda f: gj.vjp(f, X, has_aux=True), "jvp": lambda f: gj.jvp(f, (X,), (X,), has_aux=True),
              "linearize": lambda f: gj.linearize(f, X, has_aux=True)}  # fmt: skip
@@ -358,13 +372,19 @@ def test_in_dims_of_a_wrong_structure():
 
 
 def test_in_dims_on_what_has_no_such_axis():
-    with refused(gj.AxisError, IndexError, r"^vmap: in_dims=2, but leaf args\[0\]\['w'\] has shape \(3, 4\); use -2 to 1, or None to leave it unmapped"):
+    with refused(
+        gj.AxisError,
+        IndexError,
+        r"^vmap: in_dims=2, but leaf args\[0\]\['w'\] has shape \(3, 4\); use -2 to 1, or None to leave it unmapped",
+    ):
         gj.vmap(lambda p: p["w"], in_dims=2)({"w": np.ones((3, 4))})
     with refused(gj.AxisError, ValueError, r"in_dims=-3, but leaf args\[0\] has shape \(3, 4\)"):
         gj.vmap(np.sin, -3)(np.ones((3, 4)))
     with refused(gj.AxisError, IndexError, r"in_dims=0, but leaf args\[1\] has shape \(\); use None"):
         gj.vmap(lambda x, y: x, (0, 0))(X, 2.0)
-    with refused(gj.ArgumentTypeError, TypeError, r"in_dims=0, but leaf args\[1\]\[0\] is a str, not an array; use None"):
+    with refused(
+        gj.ArgumentTypeError, TypeError, r"in_dims=0, but leaf args\[1\]\[0\] is a str, not an array; use None"
+    ):
         gj.vmap(lambda x, y: x)(X, ["text"])
 
 
@@ -406,7 +426,9 @@ def test_out_dims_that_do_not_fit():
 def test_outputs_that_cannot_be_mapped():
     with refused(gj.StructureError, ValueError, r"^vmap: out_dims=None for output\[1\], but it differs between lanes"):
         gj.vmap(lambda x: (x, x), out_dims=(0, None))(X)
-    with refused(gj.ArgumentTypeError, TypeError, r"^vmap: output\['t'\] is a str, not an array; use out_dims=None for it"):
+    with refused(
+        gj.ArgumentTypeError, TypeError, r"^vmap: output\['t'\] is a str, not an array; use out_dims=None for it"
+    ):
         gj.vmap(lambda x: {"y": x, "t": "text"})(X)
 
 
@@ -424,23 +446,55 @@ def test_dynamic_shapes_under_vmap():
 # ---------------------------------------------------------------- escapes and leaks (E70, E80)
 
 
-def test_a_leaked_array_says_where_it_was_made():
-    for transform in (gj.grad, gj.jacfwd, gj.vmap, gj.hessian):
+LEAKS = {
+    "add": lambda x: x + 1,
+    "sin": np.sin,
+    "sum": lambda x: x.sum(),
+    "index": lambda x: x[0],
+    "stack": lambda x: np.stack([x, x]),
+    "matmul": lambda x: x @ x,
+    "compare": lambda x: x > 0,
+    "where": lambda x: np.where(True, x, 0.0),
+    "value": gj.value,
+    "asarray": np.asarray,
+    "item": lambda x: x.item(0),
+    "write": lambda x: x.__setitem__(0, 1.0),
+}
+
+
+@pytest.mark.parametrize("use", list(LEAKS))
+@pytest.mark.parametrize("transform", [gj.grad, gj.jacfwd, gj.jacrev, gj.hessian, gj.vmap])
+def test_a_leaked_array_says_where_it_was_made(transform, use):
+    kept = []
+
+    def model(x):
+        kept.append(x)
+        return (x * x).sum()
+
+    transform(model)(np.stack([X, X]) if transform is gj.vmap else X)
+    with refused(gj.LeakedTracerError, RuntimeError, "escaped from .* of model.*has_aux"):
+        LEAKS[use](kept[0])
+
+
+def test_leaks_of_jvp_linearize_and_linear_transpose():
+    for call in (lambda f: gj.jvp(f, (X,), (X,)), lambda f: gj.linearize(f, X),
+                 lambda f: gj.linear_transpose(f, X), lambda f: gj.vjp(f, X)):  # fmt: skip
         kept = []
+        call(lambda x, kept=kept: (kept.append(x), 2 * x)[1])
+        with refused(gj.LeakedTracerError, RuntimeError, "escaped from"):
+            kept[0] + 1
 
-        def model(x, kept=kept):
-            kept.append(x)
-            return (x * x).sum() if transform is not gj.vmap else x  # noqa: B023 (called at once)
 
-        transform(model)(X)
-        for use in (lambda x: x + 1, np.sin, lambda x: x.sum(), lambda x: x[0], lambda x: np.stack([x, x]), lambda x: x @ x):
-            with refused(gj.LeakedTracerError, RuntimeError, "escaped from .* of model.*has_aux"):
-                use(kept[0])
+def test_a_leak_into_a_later_transform_is_found():
+    kept = []
+    gj.grad(lambda x: (kept.append(x), x.sum())[1])(X)
+    with refused(gj.LeakedTracerError, RuntimeError, "escaped from"):
+        gj.grad(lambda x: (x * kept[0]).sum())(X)
 
 
 def test_messages_name_the_transform_that_was_called():
     for name, transform in JACOBIANS.items():
         with pytest.raises(gj.DTypeError, match=f"^{name}:"):
             transform(np.sin)(3)
-    with pytest.raises(gj.DTypeError, match="^grad:"):
+    with pytest.raises(gj.DTypeError, match=r"^grad:"):
         gj.grad(np.sin)(3)

@@ -58,7 +58,7 @@ def test_an_unrelated_output_is_zero_and_an_error_when_strict():
 
 
 def test_aux():
-    y, dy, aux = gj.jvp(lambda x: (x * x, ("side", x + 1)), (X,), (T,), has_aux=True)
+    _y, dy, aux = gj.jvp(lambda x: (x * x, ("side", x + 1)), (X,), (T,), has_aux=True)
     assert aux[0] == "side"
     assert type(aux[1]) is np.ndarray
     np.testing.assert_array_equal(dy, 2 * X * T)

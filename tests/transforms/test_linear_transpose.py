@@ -68,7 +68,7 @@ def test_transpose_of_the_transpose_is_the_function():
 @pytest.mark.parametrize(
     "f",
     [np.sin, lambda x: x * x, lambda x: x + 1.0, lambda x: np.where(x > 0, x, 0), lambda x: 1 / x,
-     lambda x: np.concatenate([x, np.ones(1)])],
+     lambda x: np.concatenate([x, np.ones(1)]), lambda x: np.ones(2), lambda x: np.ones_like(x)],
 )  # fmt: skip
 def test_a_nonlinear_function_is_refused(f):
     with pytest.raises((gj.MissingRuleError, gj.ConcretizationError, gj.StructureError)):

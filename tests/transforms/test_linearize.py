@@ -46,7 +46,7 @@ def test_integer_outputs_have_zero_tangents():
 
 
 def test_aux():
-    y, lin, aux = gj.linearize(lambda x: (x * x, "side"), X, has_aux=True)
+    _y, lin, aux = gj.linearize(lambda x: (x * x, "side"), X, has_aux=True)
     assert aux == "side"
     np.testing.assert_array_equal(lin(np.ones(3)), 2 * X)
 

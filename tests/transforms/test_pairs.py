@@ -188,9 +188,7 @@ def test_two_transforms_at_every_chunk_size(outer, inner, k):
 
 def nested(inner, middle, k):
     """middle(inner(f)), the captured variable two levels out."""
-    return lambda q: APPLY[middle](
-        lambda p: APPLY[inner](lambda r: f(r, q["c"] * p["b"]), p, k), q["p"], k
-    )
+    return lambda q: APPLY[middle](lambda p: APPLY[inner](lambda r: f(r, q["c"] * p["b"]), p, k), q["p"], k)
 
 
 TRIPLES = [
@@ -288,7 +286,7 @@ def test_perturbations_of_two_levels_are_not_confused():
 
 def test_batched_cotangents_of_every_layout(rng):
     W = rng.standard_normal((4, 3))
-    y, pullback = gj.vjp(lambda x: np.tanh(W @ x), np.ones(3))
+    _y, pullback = gj.vjp(lambda x: np.tanh(W @ x), np.ones(3))
     J = np.stack([pullback(row)[0] for row in np.eye(4)])
     cts = rng.standard_normal((5, 4))
     for batch, axis in ((cts, 0), (np.asfortranarray(cts), 0), (cts.T, 1), (cts[::-1], 0), (cts[:, None, :][:, 0], 0)):

@@ -109,8 +109,15 @@ def test_writes_into_the_inputs_after_the_call_change_nothing():
 
 def test_results_own_their_memory():
     constant, ct = np.ones(3), np.arange(3.0)
-    for f in (lambda x: x, lambda x: x.T, lambda x: x[::-1], lambda x: x + constant,
-              lambda x: constant, lambda x: x.reshape(3, 1)[:, 0], lambda x: np.broadcast_to(x, (2, 3))[0]):  # fmt: skip
+    for f in (
+        lambda x: x,
+        lambda x: x.T,
+        lambda x: x[::-1],
+        lambda x: x + constant,
+        lambda x: constant,
+        lambda x: x.reshape(3, 1)[:, 0],
+        lambda x: np.broadcast_to(x, (2, 3))[0],
+    ):
         x = X.copy()
         y, pullback = gj.vjp(f, x)
         h.assert_owned(y, x, constant, ct)
@@ -174,10 +181,12 @@ def test_a_real_cotangent_of_a_complex_output_is_cast():
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 trees = st.recursive(
     shapes.map(lambda s: np.linspace(0.5, 1.5, int(np.prod(s))).reshape(s)),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
-    | st.tuples(inner, st.none())
-    | st.builds(h.Pair, inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        | st.tuples(inner, st.none())
+        | st.builds(h.Pair, inner, inner)
+    ),
     max_leaves=5,
 )
 

@@ -94,9 +94,7 @@ def test_an_output_that_is_not_mapped_is_repeated_at_any_axis():
 @pytest.mark.parametrize("options", [{}, {"chunk_size": 1}, {"method": "loop"}])
 def test_out_dims_none_passes_anything_unmapped(options):
     constant = np.ones(2)
-    y, c, text, none = gj.vmap(
-        lambda x: (x, constant, "label", None), out_dims=(0, None, None, None), **options
-    )(X)
+    y, c, text, none = gj.vmap(lambda x: (x, constant, "label", None), out_dims=(0, None, None, None), **options)(X)
     np.testing.assert_array_equal(y, X)
     np.testing.assert_array_equal(c, constant)
     assert (text, none) == ("label", None)

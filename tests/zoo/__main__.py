@@ -33,8 +33,9 @@ def main() -> int:
         whole += not failed and entry.mappable
         by_value += not failed and not entry.mappable
     print()
-    print(f"{whole} of {len(ZOO)} run through every transform with no edit;")
-    print(f"{by_value} more through every transform but batching (values decide their branches).")
+    print(f"{whole} of {len(ZOO)} run through every transform with no edit.")
+    print(f"{by_value} more run through every transform but batch with vmap's method='loop' only,")
+    print("since values decide their branches.")
     print(*reasons, sep="\n")
     return 1 if reasons else 0
 

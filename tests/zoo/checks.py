@@ -230,6 +230,23 @@ def check_second_order(case: Case) -> None:
             close(found, wanted, EXACT, names)
 
 
+def check_third_order(case: Case) -> None:
+    everything = tuple(range(len(case.selected)))
+    gradient = gj.grad(case.scalar, argnums=everything)
+    t, d = case.direction(), case.direction()
+
+    def curvature(*x: Tree) -> Tree:
+        return gj.jvp(gradient, x, t)[1]
+
+    y = curvature(*case.selected)
+    reverse, forward = (
+        matrix(transform(curvature, argnums=everything)(*case.selected), y, case.selected)
+        for transform in (gj.jacrev, gj.jacfwd)
+    )
+    close(reverse, forward, EXACT, "jacrev against jacfwd")
+    close(reverse @ vector(d), along(curvature, case.selected, d), 1e-5, "third derivative")
+
+
 def looped(f: Callable[..., Tree], batch: tuple) -> Tree:
     """What vmap must give: one call per row, the results stacked."""
     rows = [optree.tree_map(lambda leaf, i=i: leaf[i], batch) for i in range(BATCH)]
@@ -241,6 +258,17 @@ def check_vmap(case: Case) -> None:
     wanted = looped(case.g, batch)
     close_trees(gj.vmap(case.g)(*batch), wanted, EXACT, "vmap")
     close_trees(gj.vmap(case.g, chunk_size=2)(*batch), wanted, EXACT, "vmap in chunks")
+    last = [optree.tree_map(lambda x: np.moveaxis(x, 0, -1), tree) for tree in (batch, wanted)]
+    found = gj.vmap(case.g, in_dims=-1, out_dims=-1)(*last[0])
+    close_trees(found, last[1], EXACT, "vmap over the last axis")
+
+
+def check_vmap_by_loop(case: Case) -> None:
+    batch, everything = case.batch(), tuple(range(len(case.selected)))
+    found = gj.vmap(case.g, method="loop")(*batch)
+    close_trees(found, looped(case.g, batch), EXACT, "vmap by a loop")
+    f = gj.jacrev(case.g, argnums=everything)
+    close_trees(gj.vmap(f, method="loop")(*batch), looped(f, batch), EXACT, "vmap of jacrev")
 
 
 def check_vmap_of_derivatives(case: Case) -> None:
@@ -248,8 +276,9 @@ def check_vmap_of_derivatives(case: Case) -> None:
     for transform in (gj.jacrev, gj.jacfwd):
         f = transform(case.g, argnums=everything)
         close_trees(gj.vmap(f)(*batch), looped(f, batch), EXACT, f"vmap of {transform.__name__}")
-    f = gj.grad(case.scalar, argnums=everything)
-    close_trees(gj.vmap(f)(*batch), looped(f, batch), EXACT, "vmap of grad")
+    for transform in (gj.grad, gj.hessian):
+        f = transform(case.scalar, argnums=everything)
+        close_trees(gj.vmap(f)(*batch), looped(f, batch), EXACT, f"vmap of {transform.__name__}")
 
 
 def check_derivatives_of_vmap(case: Case) -> None:
@@ -283,6 +312,8 @@ CHECKS = {
     "grad": check_grad,
     "hessian": check_hessian,
     "second order": check_second_order,
+    "third order": check_third_order,
+    "vmap by loop": check_vmap_by_loop,
     **BATCHED,
 }
 
