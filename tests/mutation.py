@@ -32,13 +32,15 @@ from gpujac.ops import (
     indexing,
     join,
     linalg,
+    order,
     reduce,
     structure,
 )
 from tests.ops import catalogue, test_dtypes, test_kinks
 from tests.ops.checks import CHECKS, Run
 
-MODULES = (agree, batching, contract, diagonal, elementwise, indexing, join, linalg, reduce, structure)
+MODULES = (agree, batching, contract, diagonal, elementwise, indexing, join, linalg, order, reduce,
+           structure)  # fmt: skip
 RULES = """jvp transposed transpose batch parts restricted keys ranks depends widen add_up
     _batch_with_lead""".split()  # fmt: skip
 # Functions that several rules share, and the ops whose checks must notice.

@@ -200,6 +200,12 @@ def thaw(x: np.ndarray) -> None:
             x.flags.writeable = True
 
 
+def sampled(x: np.ndarray) -> np.ndarray:
+    """Up to 257 entries spread over an array, first and last included: notices most writes."""
+    at = np.linspace(0, x.size - 1, min(x.size, 257)).astype(np.intp)
+    return x[np.unravel_index(at, x.shape)]
+
+
 def is_frozen() -> bool:
     """Whether some trace holds an array read-only."""
     return bool(_FROZEN)

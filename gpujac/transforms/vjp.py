@@ -8,8 +8,9 @@ import numpy as np
 
 from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
+from gpujac.backends.host import sampled
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
-from gpujac.errors import DTypeError, ShapeError, StructureError
+from gpujac.errors import DTypeError, MutationError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.linearize import LinearizeTrace
@@ -20,7 +21,7 @@ from gpujac.transforms.sweep import pull, push
 class Linearized:
     """A function at a point: primal outputs (a flat list) and the linear program behind them."""
 
-    __slots__ = ("point", "outputs", "values", "program", "what")
+    __slots__ = ("point", "outputs", "values", "program", "what", "watched")
 
     def __init__(self, what: str, f: Any, args: tuple, kwargs: dict, argnums: Any, has_aux: bool,
                  check: bool, keep: bool = False) -> None:
@@ -43,6 +44,7 @@ class Linearized:
                 reads.append(y.aux if mine else None)
                 self.values.append(y.value if mine else fl.owned(y, [], False))
             self.program = Program(trace.entries, len(point.leaves), reads)
+            self.watched = [(x, sampled(x)) for x in trace.frozen] if keep else []
         finally:
             trace.close()
             ranges.pop(token)
@@ -55,8 +57,19 @@ class Linearized:
         """The primal outputs as copies: writes of the user's do not reach the residuals."""
         return [fl.private(y) for y in self.values]
 
+    def check_constants(self) -> None:
+        """Raise if a large array that the function read has been written into since."""
+        for x, before in self.watched:
+            if not np.array_equal(sampled(x), before, equal_nan=True):
+                raise MutationError(
+                    f"{self.what}: an array of shape {x.shape} that the function read has been written "
+                    "into since, so its derivative at that point is gone; call the pullback first, or "
+                    "give the function a copy"
+                )
+
     def pulled(self, cts: list) -> list:
         """Cotangents of the inputs as new arrays."""
+        self.check_constants()
         seeds = [(v, ct) for v, ct in zip(self.program.outputs, cts, strict=True) if v is not None]
         token = ranges.push("sweep", ranges.REPLAY)
         try:
@@ -134,6 +147,7 @@ class LinearMap:
         """The tangent of the output from one tangent per primal."""
         linear = self._linear
         ts = linear.point.tangents("linearize", tangents)
+        linear.check_constants()
         token = ranges.push("sweep", ranges.REPLAY)
         try:
             dys = push(linear.program, ts)

@@ -65,9 +65,9 @@ np.nansum(x) np.nanmean(x,axis=0) np.nanmax(x) np.nanmin(x,axis=1) np.searchsort
 np.nonzero(x>0)[0] np.argwhere(x>0) np.flatnonzero(x>0)
 """
 _ORDER = """
-np.sort(x) np.sort(x,axis=0) np.sort(x,axis=None) np.sort(x,1,stable=True) np.sort(x>0) np.argsort(x) np.argsort(x,axis=0)
+np.sort(x) np.sort(x,axis=0) np.sort(x,axis=None) np.sort(x,1,stable=True) np.argsort(x) np.argsort(x,axis=0)
 np.argsort(x,axis=None) np.median(x) np.median(x,axis=1) np.median(x,axis=0) np.median(t,axis=(0,2),keepdims=True)
-np.take_along_axis(x,np.argsort(x,axis=1),axis=1) np.sort(x[0]>0,kind='stable')
+np.take_along_axis(x,np.argsort(x,axis=1),axis=1)
 """
 _SHAPES = """
 np.reshape(x,(4,3)) np.reshape(x,-1) np.reshape(x,(2,-1,2)) np.reshape(x,(4,3),order='F')

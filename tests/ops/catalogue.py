@@ -226,6 +226,7 @@ MEANING: dict[str, Callable] = {
     "all": lambda op, x: np.all(x, op.axes),
     "argmax": lambda op, x: np.argmax(x, op.axes[0]),
     "argmin": lambda op, x: np.argmin(x, op.axes[0]),
+    "argsort": lambda op, x: np.argsort(x, -1, stable=True),
     "complex_abs": lambda op, x: np.hypot(np.real(x), np.imag(x)),
     "solve": _solved,
     "inv": lambda op, a: np.linalg.inv(a),
