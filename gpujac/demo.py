@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,7 @@ def matrix(jacobian: np.ndarray) -> np.ndarray:
     return jacobian.reshape(size, size)
 
 
-def implicit_steps(
-    f: Callable[[Any, float], Any], y: np.ndarray, end: float, count: int
-) -> Iterator[Step]:
+def implicit_steps(f: Callable[[Any, float], Any], y: np.ndarray, end: float, count: int) -> Iterator[Step]:
     """Integrates y' = f(y, t) from 0 to `end` in `count` equal steps of an implicit method.
 
     Args:
@@ -172,7 +171,7 @@ def _show_table(y: np.ndarray, wanted: np.ndarray) -> None:
             seconds = time.perf_counter() - begin
             error = _error(found, wanted)
             del found
-            memory = bytes_text(_peak_bytes(lambda j=jacobian: j(y, 0.0)))
+            memory = bytes_text(_peak_bytes(partial(jacobian, y, 0.0)))
             name = str(chunk_size)
             print(f"   {name:>10}  {assembly:>11}  {seconds:6.3f} s  {memory:>9}  {error:7.1e}")
     print()
@@ -206,9 +205,7 @@ def _show_steps(y: np.ndarray, count: int) -> list[Step]:
     return history
 
 
-def _draw(
-    pictures: Any, folder: Path, slope: np.ndarray, y: np.ndarray, history: list[Step]
-) -> None:
+def _draw(pictures: Any, folder: Path, slope: np.ndarray, y: np.ndarray, history: list[Step]) -> None:
     """Writes the two pictures."""
     times = [0.0, *(step.t for step in history)]
     states = [y, *(step.state for step in history)]
@@ -218,5 +215,5 @@ def _draw(
     }
     print("4. Pictures")
     for name, figure in drawn.items():
-        write_whole(folder / name, lambda handle, f=figure: f.savefig(handle, format="png"))
+        write_whole(folder / name, partial(figure.savefig, format="png"))
         print(f"   {folder / name}")

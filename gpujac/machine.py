@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import gpujac
 from gpujac import ranges, settings
 from gpujac.backends import choose
 from gpujac.errors import BackendError
@@ -21,10 +22,11 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 def info() -> list[tuple[str, str]]:
     """Lines of `python -m gpujac info`: what each is, and its value."""
-    names = ("gpujac", "numpy", "optree", "array-api-compat", "nvtx", "tqdm")
+    names = ("numpy", "optree", "array-api-compat", "nvtx", "tqdm")
     chosen = ", ".join(f"{name}={value!r}" for name, value in settings.show().items())
     return [
         ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("gpujac", f"{gpujac.__version__} in {Path(__file__).parent}"),
         *((name, _version(name)) for name in names),
         ("cupy", _cupy_version()),
         ("backends", ", ".join(_backends())),

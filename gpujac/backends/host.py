@@ -152,7 +152,6 @@ class Host:
         return source
 
     def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:
-        rows, columns = matrix.shape[-2:]
         view = matrix[..., :count, column : column + count]
         strides = (*matrix.strides[:-2], matrix.strides[-2] + matrix.strides[-1])
         return np.lib.stride_tricks.as_strided(view, (*matrix.shape[:-2], count), strides)

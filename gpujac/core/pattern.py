@@ -1,7 +1,8 @@
 """Which input elements an array depends on: the carrier of sparsity detection.
 
 A `Pattern` is a boolean array of shape (seeds, *shape): entry [j, ...] says that the element may
-depend on seed j. A constant operand is a pattern too, one of zeros. Structural ops act on trailing axes, so they carry it without a rule of their own.
+depend on seed j. A constant operand is a pattern too, one of zeros. Structural ops act on trailing
+axes, so they carry it without a rule of their own.
 """
 
 from typing import Any, NamedTuple

@@ -92,9 +92,9 @@ def scale(t: Any, c: Any) -> Any:
         return times(t, c)
     if c is None:
         return t
-    if type(c) is Mask:
-        return where(c.keep, t if c.factor is None else times(t, c.factor), 0)
-    return guarded(t, c.value)
+    if type(c) is Guarded:
+        return guarded(t, c.value)
+    return where(c.keep, t if c.factor is None else times(t, c.factor), 0)
 
 
 def conjugated(c: Any) -> Any:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued
 from gpujac.ops.batching import as_shape, reorder, stretch

@@ -165,7 +165,8 @@ def _pointwise_aval(op: Any, operands: tuple) -> Aval:
     kinds = [x for p, x in enumerate(operands) if not _selects(op, p)]
     strong = [dtype_of(x) for x in kinds if type(x) not in (int, float, complex, bool)]
     weak = [x for x in kinds if type(x) in (int, float, complex, bool)]
-    target = payload(next((x for x in kinds if payload(x) is not None and type(x) not in (int, float, complex, bool)), 0.0))
+    arrays = [x for x in kinds if payload(x) is not None and type(x) not in (int, float, complex, bool)]
+    target = payload(arrays[0]) if arrays else 0.0
     if all(d == strong[0] for d in strong) and (kind(strong[0]) == "c" or not any(type(x) is complex for x in weak)):
         return Aval(shape, strong[0])
     return Aval(shape, backend_of(target).xp.result_type(*strong, *weak))

@@ -47,10 +47,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             coefs = entry.resolve()
         if conjugate:
             coefs = tuple([conjugated(c) for c in coefs])
-        j = 0
-        for var in entry.reads:
-            c = coefs[j]
-            j += 1
+        for var, c in zip(entry.reads, coefs, strict=True):
             old = cts[var]
             try:  # in line: one call less per entry than scale and plus
                 part = ct * c if c.__class__ not in SPECIAL else scale(ct, c)

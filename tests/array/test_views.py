@@ -445,7 +445,7 @@ def test_functions_that_write_refuse_a_plain_array():
         lambda y, x: np.put_along_axis(y, np.zeros((3, 1), int), x[:, :1], axis=1),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match="np.zeros_like"):
+        with pytest.raises(TypeError, match=r"np\.zeros_like"):
             gj.jvp(lambda x, call=call: call(np.zeros((3, 4)), x), (X,), (X,))
 
 
