@@ -189,7 +189,9 @@ def _report(arrays: dict[str, Any], result: _Result, options: argparse.Namespace
 
 def _chunks(plan: Any, asked: Any) -> str:
     how = "chosen" if asked == "auto" else "asked for"
-    return f"{plan.chunk_size} ({how}): {plan.rows} rows in {plan.chunks} chunks"
+    size = "none" if plan.chunk_size is None else plan.chunk_size
+    lines = "columns" if plan.mode == "fwd" else "rows"
+    return f"{size} ({how}): {plan.rows} {lines} in {plan.chunks} chunk{'s' * (plan.chunks != 1)}"
 
 
 def _peak(start_bytes: int | None) -> str:

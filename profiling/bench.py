@@ -78,6 +78,7 @@ def run_case(case: Case, libraries: dict[str, Library], effort: Effort, probe: C
         "probe_before_s": timing.probe_before_s,
         "probe_after_s": timing.probe_after_s,
         "probe_drift": timing.drift,
+        "cpu_share": timing.cpu_share,
         "attempts": timing.attempts,
     }
     return row

@@ -1,4 +1,4 @@
-"""How a case is timed: interleaved rounds, medians, and a probe that can declare a run void."""
+"""How a case is timed: interleaved rounds, medians, and when a run is declared void."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-PROBE_LIMIT = 0.10  # a run is void when the probe moved by more than this
+LIMIT = 0.10  # a run is void when the probe moved, or its core was taken away, by more than this
 REPEATS = 3  # how often a void run is repeated before it is given up
 
 
@@ -27,11 +27,16 @@ class Effort:
 
 @dataclass(frozen=True)
 class Timing:
-    """One case, timed: seconds per call, one entry per round, and what the probe said."""
+    """One case, timed: seconds per call, one entry per round, and how calm the machine was.
+
+    `cpu_share` is the CPU time of the process over the time that passed during the rounds: below
+    1 another process had the core. A machine that is busy throughout shows only there.
+    """
 
     rounds_s: dict[str, list[float]]
     probe_before_s: float
     probe_after_s: float
+    cpu_share: float = 1.0
     attempts: int = 1
 
     @property
@@ -45,9 +50,14 @@ class Timing:
         return drift(self.probe_before_s, self.probe_after_s)
 
     @property
+    def disturbance(self) -> float:
+        """Return the larger of the two signs of a busy machine."""
+        return max(self.drift, 1.0 - self.cpu_share)
+
+    @property
     def void(self) -> bool:
-        """Tell whether the machine changed its speed, so that the numbers prove nothing."""
-        return self.drift > PROBE_LIMIT
+        """Tell whether the machine was disturbed, so that the numbers prove nothing."""
+        return self.disturbance > LIMIT
 
 
 def drift(before_s: float, after_s: float) -> float:
@@ -61,17 +71,16 @@ def time_case(
     effort: Effort,
     probe: Callable[[], float],
     clock: Clock = time.perf_counter,
+    cpu_clock: Clock = time.process_time,
 ) -> Timing:
     """Time `calls` side by side; repeat a void run; of void runs alone keep the calmest."""
-    best: Timing | None = None
-    for attempt in range(1, 2 + REPEATS):
-        timing = _attempt(calls, effort, probe, clock, attempt)
-        if best is None or timing.drift < best.drift:
-            best = timing
-        if not timing.void:
+    timings: list[Timing] = []
+    while len(timings) <= REPEATS:
+        timings.append(_attempt(calls, effort, probe, clock, cpu_clock))
+        if not timings[-1].void:
             break
-    assert best is not None  # the loop above runs at least once
-    return Timing(best.rounds_s, best.probe_before_s, best.probe_after_s, attempt)
+    calmest = min(timings, key=lambda timing: timing.disturbance)
+    return replace(calmest, attempts=len(timings))
 
 
 def _attempt(
@@ -79,13 +88,15 @@ def _attempt(
     effort: Effort,
     probe: Callable[[], float],
     clock: Clock,
-    attempt: int,
+    cpu_clock: Clock,
 ) -> Timing:
     """Run all rounds once, between two probes."""
     counts = {name: calibrate(call, effort.batch_s, clock) for name, call in calls.items()}
     before_s = probe()
+    start_s, cpu_start_s = clock(), cpu_clock()
     rounds_s = interleave(calls, counts, effort.rounds, clock)
-    return Timing(rounds_s, before_s, probe(), attempt)
+    share = (cpu_clock() - cpu_start_s) / (clock() - start_s)
+    return Timing(rounds_s, before_s, probe(), share)
 
 
 def interleave(

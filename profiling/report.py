@@ -157,8 +157,8 @@ def notes(rows: list[Row]) -> list[str]:
         lines += [f"{row.name}: {library}: {why}" for library, why in row.differences.items()]
         lines += [f"{row.name}: {library}: {why}" for library, why in row.errors.items()]
         if row.void:
-            moved = row.details.get("probe_drift", float("nan"))
-            lines.append(f"{row.name}: void, the probe moved by {100 * moved:.0f} %")
+            moved, share = row.details["probe_drift"], row.details["cpu_share"]
+            lines.append(f"{row.name}: void, the probe moved by {moved:.0%}, the process had {share:.0%} of its core")
     return lines
 
 

@@ -60,7 +60,34 @@ ORDER = """jvp transpose vjp batch linearize second_order batch_of_batch jacobia
 COMBINATIONS = (("float64", "numpy"), ("complex128", "numpy"), ("float32", "numpy"))
 SECONDS = 30  # a mutant that loops is found out by its time
 # Mutants that compute the same numbers: nothing can notice them.
-EQUIVALENT: dict[str, str] = {}
+_MASKED = "the number stands where a mask, or a factor of zero, hides it"
+_RECAST = "the dtype named here is put right by the cast that follows"
+_ANYWHERE = "the mapped axis is named, so any place among the named ones is right"
+_FASTER = "the other branch gives the same numbers, slower"
+_BELOW = "the term changes by less than the last bit"
+EQUIVALENT = {
+    "_Extreme.jvp: 1  ->  2  in  ew.where(ew.equal(count, 0), 1, count)": _MASKED,
+    "LogSumExp.jvp: 0.0  ->  1.0  in  ew.where(ew.isfinite(result), result, 0.0)": _MASKED,
+    "Norm.jvp: 1.0  ->  2.0  in  ew.where(zero, 1.0, result)": _MASKED,
+    "ComplexAbs.jvp: 1.0  ->  2.0  in  ew.where(zero, 1.0, result)": _MASKED,
+    "_power_of_base: 1.0  ->  2.0  in  where(zero, 1.0, a)": _MASKED,
+    "_power_of_exponent: 1.0  ->  2.0  in  where(zero, 1.0, a)": _MASKED,
+    "_sinc_slope: 1.0  ->  2.0  in  where(near, 1.0, x)": _MASKED,
+    "_not_zero: 1.0  ->  2.0  in  where(equal(x, 0), 1.0, x)": _MASKED,
+    "spread_steps: 1  ->  2  in  (1,)": "axes that are padded are new ones whatever their length",
+    "Norm.jvp: real(x.dtype, result.dtype)  ->  real(result.dtype, x.dtype)": _RECAST,
+    "ComplexAbs.jvp: real(z.dtype, result.dtype)  ->  real(result.dtype, z.dtype)": _RECAST,
+    "Inv.jvp: contract('ij', 'jk', 'ik')  ->  contract('jk', 'ij', 'ik')": "a palindrome: r t r",
+    "Solve.batch: lead_b > 1  ->  lead_b < 1": _FASTER,
+    "Solve.batch: 1  ->  2  in  lead_b > 1": _FASTER,
+    "_sinc_slope: 3991680  ->  3991681  in  -1 / 3991680": _BELOW,
+    "_sinc_slope: 518918400  ->  518918401  in  s / 518918400": _BELOW,
+    "_named: -len(letters) - 1  ->  -len(letters)": _ANYWHERE,
+    "_named: -len(letters) - 1  ->  1": _ANYWHERE,
+    "_named: -len(letters) - 1  ->  -len(letters) + 1": _ANYWHERE,
+    "_named: -len(letters)  ->  len(letters)": _ANYWHERE,
+    "_named: 1  ->  2  in  -len(letters) - 1": _ANYWHERE,
+}
 
 
 class Mutant(NamedTuple):
@@ -107,7 +134,8 @@ def bend(x: Any, how: str) -> Any:
 HOWS = ("x2", "sign", "zero")
 NO_SLOPE = {("copysign", 1), ("nextafter", 1)}  # slopes that are zero everywhere
 # Swapping the operands of these changes nothing.
-SYMMETRIC = "equal not_equal logical_or logical_and maximum minimum add multiply hypot".split()
+SYMMETRIC = """equal not_equal logical_or logical_and maximum minimum add multiply hypot max times
+    plus""".split()
 
 
 def slope_mutants(op: Any) -> Iterator[Mutant]:

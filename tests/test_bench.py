@@ -15,7 +15,7 @@ from profiling import bench, environment, memory, report
 from profiling.cases import all_cases, chain, elementwise, logistic, robertson
 from profiling.libraries import Library
 from profiling.protocol import (
-    PROBE_LIMIT,
+    LIMIT,
     REPEATS,
     Effort,
     Timing,
@@ -103,13 +103,13 @@ def test_drift_is_the_same_whether_the_machine_slows_or_speeds_up(before: float,
 
 @pytest.mark.parametrize(("after", "void"), [(1.09, False), (1.11, True), (0.92, False), (0.9, True)])
 def test_a_run_is_void_when_the_probe_moved_by_more_than_ten_percent(after: float, void: bool) -> None:
-    assert PROBE_LIMIT == 0.10
+    assert LIMIT == 0.10
     assert Timing({}, 1.0, after).void is void
 
 
 def test_a_void_run_is_repeated_and_the_first_good_one_counts() -> None:
     clock = FakeClock()
-    timing = time_case({"a": clock.call(0.1)}, Effort(2, 0.1), probes(1.0, 2.0, 1.0, 1.01), clock)
+    timing = time_case({"a": clock.call(0.1)}, Effort(2, 0.1), probes(1.0, 2.0, 1.0, 1.01), clock, clock)
     assert not timing.void
     assert timing.attempts == 2
 
@@ -117,11 +117,20 @@ def test_a_void_run_is_repeated_and_the_first_good_one_counts() -> None:
 def test_runs_that_stay_void_are_given_up_and_the_calmest_is_shown_as_void() -> None:
     clock = FakeClock()
     answers = (1.0, 2.0, 1.0, 1.2, 1.0, 3.0, 1.0, 1.5)
-    timing = time_case({"a": clock.call(0.1)}, Effort(1, 0.1), probes(*answers), clock)
+    timing = time_case({"a": clock.call(0.1)}, Effort(1, 0.1), probes(*answers), clock, clock)
     assert REPEATS == 3
     assert timing.attempts == 4
     assert timing.void
     assert timing.drift == pytest.approx(0.2)
+
+
+def test_a_run_is_void_when_another_process_had_the_core_however_steady_the_probe() -> None:
+    clock = FakeClock()
+    timing = time_case({"a": clock.call(0.1)}, Effort(1, 0.1), lambda: 1.0, clock, cpu_clock=lambda: 0.8 * clock.now)
+    assert timing.cpu_share == pytest.approx(0.8)
+    assert timing.void
+    assert timing.attempts == 1 + REPEATS
+    assert not Timing({}, 1.0, 1.0, cpu_share=0.95).void
 
 
 # values
@@ -254,9 +263,12 @@ def test_table_of_memory_rows_shows_multiples_of_the_jacobian() -> None:
     assert "0.50" in report.table([found])
 
 
-def test_notes_say_by_how_much_the_probe_moved() -> None:
-    found = row(void=True, details={"probe_drift": 0.31}, errors={"jax": "broken"})
-    assert report.notes([found]) == ["c: jax: broken", "c: void, the probe moved by 31 %"]
+def test_notes_say_how_busy_the_machine_was() -> None:
+    found = row(void=True, details={"probe_drift": 0.31, "cpu_share": 0.875}, errors={"jax": "broken"})
+    assert report.notes([found]) == [
+        "c: jax: broken",
+        "c: void, the probe moved by 31%, the process had 88% of its core",
+    ]
 
 
 def test_results_hold_machine_versions_and_commit_and_no_path() -> None:

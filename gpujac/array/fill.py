@@ -51,19 +51,34 @@ def _pad_widths(pad_width: Any, rank: int) -> list:
     return [tuple(int(n) for n in row) for row in np.broadcast_to(np.asarray(pad_width), (rank, 2))]
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
-    """`x` with a border of constants."""
-    if mode != "constant":
-        raise DispatchError(f"pad: mode={mode!r} is not supported on traced arrays yet; use 'constant'")
+def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0, **options: Any) -> Any:
+    """`x` with a border of constants, or of its own entries (edge, wrap, reflect, symmetric)."""
     widths = _pad_widths(pad_width, len(x.shape))
     if any(n < 0 for row in widths for n in row):
         raise ArgumentError(f"pad: pad_width={pad_width} has negative entries")
+    if mode in ("edge", "wrap", "reflect", "symmetric") and not options:
+        return _repeated_border(x, widths, mode)
+    if mode != "constant" or options:
+        asked = ", ".join((f"mode={mode!r}", *options))
+        raise DispatchError(
+            f"pad: {asked} is not supported on traced arrays; use 'constant', 'edge', 'wrap', 'reflect' or 'symmetric'"
+        )
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, widths, strict=True))
     key = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, widths, strict=True))
     padded = ix.pad(shape, key)(x)
     if isinstance(constant_values, (int, float, complex)) and constant_values == 0:
         return padded
     return _bordered(padded, key, shape, constant_values)
+
+
+def _repeated_border(x: Any, widths: list, mode: str) -> Any:
+    """A border of entries of `x`: one gather per axis, at the positions that NumPy pads with."""
+    for i, (before, after) in enumerate(widths):
+        if before or after:
+            n = x.shape[i]
+            positions = np.pad(np.arange(n), (before, after), mode)  # type: ignore[call-overload]  # mode is a str
+            x = ix.take(n, len(x.shape) - 1 - i)(x, positions)
+    return c.unshared(x)
 
 
 def _bordered(padded: Any, key: tuple, shape: tuple, values: Any) -> Any:

@@ -32,7 +32,7 @@ def getitem(x: Any, key: Any) -> Any:
             return _advanced(x, key)
         plan = _plan_of(x.shape, key)
     result = _selected(x, *plan)
-    if view and (result.shape != () or any(k is Ellipsis for k in key)):
+    if view and (result.shape != () or Ellipsis in key):
         # without an Ellipsis an entry of a NumPy array is a number, no view
         link(x, result, key, _SLICED)
     return result

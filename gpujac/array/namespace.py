@@ -14,12 +14,13 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import create
+from gpujac.array.series import Joiner
 from gpujac.array.table import LINALG, SCIPY, TABLE
 from gpujac.core.trace import Tracer
 from gpujac.errors import DispatchError
 
 _LISTS = frozenset((list, tuple))
-_MAKERS = ("zeros", "ones", "empty", "full")
+_MAKERS = frozenset("zeros ones empty full zeros_like ones_like empty_like full_like".split())
 # Functions whose first argument, if a list or tuple, is not to be read as one array.
 _JOINERS = frozenset(
     """stack concatenate concat vstack hstack dstack column_stack block broadcast_arrays
@@ -73,6 +74,8 @@ def refusing(name: str, theirs: Callable) -> Callable:
 
 def _entry(library: str, name: str, theirs: Any, table: dict[str, Any]) -> Any:
     """What the namespace holds under `name`."""
+    if library == "numpy" and name in ("r_", "c_"):
+        return Joiner(theirs, name == "c_")
     if isinstance(theirs, np.ufunc):
         return theirs  # NumPy asks traced operands by itself, methods (add.at, ...) included
     if not callable(theirs) or isinstance(theirs, type):
@@ -107,14 +110,7 @@ def _linalg(xp: Any) -> dict[str, Any]:
 def names_over(xp: Any) -> dict[str, Any]:
     """Every public name of the library `xp`, with the rules of the table over its functions."""
     own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE) for name in _names(xp)}
-    return {**TABLE, **own, "linalg": _Linalg(_linalg(xp))}
-
-
-class _Linalg(SimpleNamespace):
-    """A `linalg` submodule as an object."""
-
-    def __init__(self, names: dict[str, Any]) -> None:
-        super().__init__(**names)
+    return {**TABLE, **own, "linalg": SimpleNamespace(**_linalg(xp))}
 
 
 @lru_cache(None)

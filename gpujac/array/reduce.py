@@ -325,7 +325,8 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: 
     ends = [(v, first) for v, first in ((prepend, True), (append, False)) if v is not c.NO_VALUE]
     for v, first in ends:
         shape = x.shape[:a] + (1,) + x.shape[len(x.shape) + a + 1 :]
-        v = c.broadcast(np.asarray(v), shape) if not isinstance(v, Tracer) and np.ndim(v) == 0 else v
+        v = c.strong((c.lift(v), x))[0]
+        v = c.broadcast(v, shape) if v.shape == () else v
         x = sh.concatenate([v, x] if first else [x, v], a)
     for _ in range(n):
         m = x.shape[a]

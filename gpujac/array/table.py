@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import compose, create, fill, indexing, linalg, order, reduce, shape
+from gpujac.array import compose, create, fill, indexing, linalg, order, reduce, series, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
-from gpujac.core.trace import Tracer, concrete
+from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ArgumentTypeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.elementwise import POINTWISE_ALIASES
@@ -84,7 +84,7 @@ def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
 
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     """`x` with NaN and infinities replaced (derivative zero there)."""
-    limits = np.finfo(x.dtype)
+    limits = backend_of(payload(x)).xp.finfo(x.dtype)
     x = ew.where(ew.isnan(x), nan, x)
     x = ew.where(ew.equal(x, np.inf), limits.max if posinf is None else posinf, x)
     return ew.where(ew.equal(x, -np.inf), limits.min if neginf is None else neginf, x)
@@ -180,6 +180,7 @@ TABLE: dict[str, Any] = {
     **_from_module(reduce, """sum mean var std max min prod any all argmax argmin count_nonzero cumsum
         cumulative_sum cumprod cumulative_prod diff absolute conj real imag nonzero ptp"""),
     **_from_module(indexing, "take take_along_axis"),
+    **_from_module(series, "gradient convolve bincount polyval"),
     **_from_module(order, "argsort sort median copyto putmask put put_along_axis fill_diagonal"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
     **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray array full linspace"),

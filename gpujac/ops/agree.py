@@ -53,6 +53,8 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
     kind_of = c.__class__
     if kind_of is float or kind_of is int or kind_of is complex:
         return c
+    if kind_of is bool:
+        return int(c)
     if kind_of is Mask:
         return c if c.factor is None else Mask(c.keep, _fit(c.factor, y))
     return c if c.dtype is y.dtype else _fit(c, y)
@@ -62,12 +64,10 @@ def _fit(c: Any, y: Any) -> Any:
     """`c` in the floating dtype of the result; Python numbers are weak and stay."""
     if type(c) in (int, float, complex):
         return c
+    if type(c) is bool:
+        return int(c)
     want = dtype_of(y)
-    if c.dtype == want:
-        return c
-    if kind(c.dtype) in "fc" and (kind(want) == "c" or kind(c.dtype) == "f"):
-        return cast(c.dtype, want)(c)
-    return c * np.ones((), want)[()] if isinstance(want, np.dtype) else c
+    return c if c.dtype == want else cast(c.dtype, want)(c)
 
 
 def times(t: Any, c: Any) -> Any:
@@ -88,11 +88,11 @@ def plus(a: Any, b: Any) -> Any:
 
 def scale(t: Any, c: Any) -> Any:
     """The tangent `t` times the coefficient `c`."""
-    if c.__class__ not in SPECIAL:
-        return times(t, c)
     if c is None:
         return t
-    if type(c) is Guarded:
+    if type(c) not in SPECIAL:
+        return times(t, c)
+    if isinstance(c, Guarded):
         return guarded(t, c.value)
     return where(c.keep, t if c.factor is None else times(t, c.factor), 0)
 

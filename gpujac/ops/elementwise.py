@@ -50,7 +50,7 @@ def _power_of_base(a: Any, b: Any, y: Any) -> Any:
     if type(b) in (int, float):
         return 0.0 if b == 0 else 2 * a if b == 2 else b * power(a, b - 1)
     zero = logical_and(equal(a, 0), equal(b, 0))
-    return where(zero, 0.0, multiply(b, power(where(zero, 1.0, a), b - 1)))
+    return multiply(b, power(where(zero, 1.0, a), b - 1))
 
 
 def _power_of_exponent(a: Any, b: Any, y: Any) -> Any:

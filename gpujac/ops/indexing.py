@@ -23,7 +23,8 @@ _LONG = 64  # ops of more operands are not interned: their keys would fill the c
 Key = tuple
 
 
-def _as_slices(key: Key) -> tuple:
+def as_slices(key: Key) -> tuple:
+    """A basic key as NumPy takes it."""
     parts: list = []
     for k in key:
         if isinstance(k, int):
@@ -49,7 +50,7 @@ class Slice(Linear):
 
     @cached_property
     def index(self) -> tuple:
-        return _as_slices(self.key)
+        return as_slices(self.key)
 
     def evaluate(self, be: Any, x: Any) -> Any:
         if len(x.shape) == len(self.src):
@@ -81,7 +82,7 @@ class Pad(Linear):
 
     @cached_property
     def index(self) -> tuple:
-        return (..., *_as_slices(self.key))
+        return (..., *as_slices(self.key))
 
     def evaluate(self, be: Any, x: Any) -> Any:
         buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
@@ -111,7 +112,7 @@ class Clear(Linear):
 
     @cached_property
     def index(self) -> tuple:
-        return (..., *_as_slices(self.key))
+        return (..., *as_slices(self.key))
 
     def evaluate(self, be: Any, x: Any) -> Any:
         out = be.copy(x)
@@ -139,7 +140,7 @@ class SetSlice(Joint):
 
     @cached_property
     def index(self) -> tuple:
-        return (..., *_as_slices(self.key))
+        return (..., *as_slices(self.key))
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         x, value = operands
@@ -181,7 +182,7 @@ class Place(Joint):
 
     @cached_property
     def indices(self) -> tuple:
-        return tuple((..., *_as_slices(k)) for k in self.keys)
+        return tuple((..., *as_slices(k)) for k in self.keys)
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         first = operands[0]

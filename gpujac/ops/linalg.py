@@ -83,8 +83,6 @@ class Solve(General):
             return self._as_columns(a, b, lead_b), -len(b.shape)
         if lead_a < lead_b:
             a = as_shape(a, (size, *(1,) * (lead_b - lead_a), *a.shape[1:]))
-        elif lead_b < lead_a:
-            b = as_shape(b, (size, *(1,) * (lead_a - lead_b), *b.shape[1:]))
         result = self(a, b)
         return result, -len(result.shape)
 

@@ -6,8 +6,10 @@ follow each other are merged first: their coefficients are multiplied at their o
 
 from typing import Any
 
-from gpujac.ops.agree import SPECIAL
+from gpujac.ops.agree import SPECIAL, plus, times
+from gpujac.ops.indexing import Pad, SetSlice, Slice, place
 from gpujac.program.ir import Apply, Gather, Input, Partial, Program, Scale
+from gpujac.program.writes import Writes, widened
 
 _MOST_SOURCES = 2  # a merged entry may read this many variables
 _ABSENT = object()
@@ -21,7 +23,7 @@ def collapse(program: Program) -> Program:
     itself where there is nothing to merge.
     """
     entries = program.entries
-    if not any([e.__class__ is Scale and _follows(entries, e) for e in entries]):
+    if not any([_follows(entries, e) if e.__class__ is Scale else _is_write(e) for e in entries]):
         return program
     return _Collapsed(program).program()
 
@@ -29,6 +31,10 @@ def collapse(program: Program) -> Program:
 def _follows(entries: list, entry: Scale) -> bool:
     """Whether an elementwise entry reads another."""
     return any([entries[v].__class__ is Scale for v in entry.reads])
+
+
+def _is_write(entry: Any) -> bool:
+    return entry.__class__ is Gather and type(entry.op) is SetSlice
 
 
 class _Collapsed:
@@ -39,6 +45,7 @@ class _Collapsed:
         self.entries: list = []
         self.new: dict[int, int] = {}  # old variable -> new one, where written out
         self.terms: dict[int, dict[int, Any]] = {}  # old variable -> {source: coefficient}
+        self.writes: dict[int, Writes] = {}  # old variable -> the writes that made it
         self.live = program.live()
         self.readers = self._count_readers()
 
@@ -60,7 +67,8 @@ class _Collapsed:
 
     def _visit(self, i: int, entry: Any) -> None:
         if entry.__class__ is not Scale:
-            self._emit(i, self._copied(entry))
+            if not self._kept_as_write(i, entry):
+                self._emit(i, self._copied(entry))
             return
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
         if not any(c.__class__ in SPECIAL and c is not None for c in coefs):
@@ -82,8 +90,35 @@ class _Collapsed:
                 merged[source] = _plus(merged.get(source, _ABSENT), _times(inner, c))
         return merged
 
+    def _kept_as_write(self, i: int, entry: Any) -> bool:
+        """Keep a write for later, or read what one put there; False for any other entry."""
+        kind = entry.__class__
+        op: Any = getattr(entry, "op", None)
+        if kind is Apply and type(op) is Pad:
+            self.writes[i] = Writes(entry.shape, widened(op.key, entry.shape), entry.reads[0])
+            return True
+        array = self.writes.get(entry.reads[0]) if entry.reads else None
+        if array is None or entry.reads[0] in self.new:
+            return False
+        if _is_write(entry):
+            longer = array.extended(widened(op.key, entry.shape), entry.reads[1])
+            if longer is not None:
+                self.writes[i] = longer
+            return longer is not None
+        if kind is Apply and type(op) is Slice:
+            value = array.value_at(widened(op.key, array.shape))
+            if value is not None and self.old.entries[value].shape == entry.shape:
+                self.terms[i] = self.terms.get(value, {value: None})
+                return True
+        return False
+
     def _written(self, v: int) -> int:
         """The new variable of an old one, written out at first need."""
+        if v not in self.new and v in self.writes:
+            keys, values = self.writes[v].listed()
+            reads, old = tuple(self._written(value) for value in values), self.old.entries[v]
+            kind = Gather if len(keys) > 1 else Apply
+            self._emit(v, kind(place(old.shape, keys), reads, old.shape, old.dtype))
         if v not in self.new:
             terms, old = self.terms[v], self.old.entries[v]
             reads = tuple(self._written(source) for source in terms)
@@ -108,10 +143,10 @@ class _Collapsed:
 
 
 def _times(a: Any, b: Any) -> Any:
-    return b if a is None else a if b is None else a * b
+    return b if a is None else a if b is None else times(a, b)
 
 
 def _plus(a: Any, b: Any) -> Any:
     if a is _ABSENT:
         return b
-    return (1.0 if a is None else a) + (1.0 if b is None else b)
+    return plus(1.0 if a is None else a, 1.0 if b is None else b)

@@ -6,6 +6,8 @@ block. Blocks are separate arrays, so one output's never pins the memory of anot
 
 from typing import Any
 
+import numpy as np
+
 from gpujac.array.shape import concatenate
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape
@@ -137,7 +139,9 @@ class Block:
             return st.permute(tuple(matrix.shape), (-1, -2))(matrix) if self.forward else matrix
         if self.forward:
             return backend_of(matrix).swap_order(matrix)
-        return matrix if fresh else owned(matrix, [])
+        if fresh:  # chunks that were transposed views join in their own order
+            return np.ascontiguousarray(matrix) if type(matrix) is np.ndarray else matrix
+        return owned(matrix, [])
 
 
 def any_traced(parts: list) -> bool:

@@ -17,6 +17,25 @@ from gpujac.ops import structure as st
 from gpujac.ops.agree import Guarded, plus, scale, times
 from gpujac.ops.contract import Contract
 
+_SMALL = 16  # entries of an array whose rows are written out at once
+
+
+def raveled_range(shape: Shape, key: tuple) -> tuple[int, int] | None:
+    """The raveled positions that a basic key selects, if they follow each other without a gap."""
+    first = next((i for i, k in enumerate(key) if not isinstance(k, int)), len(key))
+    tail = key[first + 1 :]
+    if any(k != (0, n, 1) for k, n in zip(tail, shape[first + 1 :], strict=True)):
+        return None
+    start = 0
+    for k, n in zip(key[:first], shape[:first], strict=True):
+        start = start * n + k
+    if first == len(key):
+        return start, start + 1
+    low, high, step = key[first]
+    width = st.size_of(shape[first + 1 :])
+    base = start * shape[first]
+    return ((base + low) * width, (base + high) * width) if step == 1 else None
+
 
 class Hot:
     """Rows of a diagonal; immutable."""
@@ -67,6 +86,22 @@ class Hot:
         if self.count == size:
             return flat
         return ix.slice_of((size,), ((self.start, self.start + self.count, 1),))(flat)
+
+    def window(self, start: int, stop: int, shape: Shape) -> Any:
+        """The rows seen through raveled positions start..stop, which form an array of `shape`.
+
+        None where no row is left; dense where the array is small, since a diagonal costs more then.
+        """
+        low, high = max(self.start, start), min(self.start + self.count, stop)
+        if low >= high:
+            return None
+        values = self.values
+        if values is not None and high - low != self.count:
+            key = ((low - self.start, high - self.start, 1),)
+            values = ix.slice_of((self.count,), key)(values)
+        row = self.row + low - self.start
+        seen = Hot(self.rows, row, low - start, high - low, values, shape, self.dtype, self.like)
+        return seen if stop - start > _SMALL else seen.dense()
 
     def same_places(self, other: "Hot") -> bool:
         """Whether both have their values at the same places."""

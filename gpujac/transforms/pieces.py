@@ -39,6 +39,12 @@ class Pieces:
         return place(trailing, keys)(*[piece for _, piece in self.slices])
 
 
+def is_read(entry: Any) -> bool:
+    """Whether the entry reads a part of one variable."""
+    kind, op = entry.__class__, entry.op
+    return (kind is Apply and op.__class__ is Slice) or (kind is Partial and op.__class__ is Take)
+
+
 def collect(pieces: dict[int, Pieces], entry: Any, ct: Any) -> bool:
     """Keep the cotangent of a slice or take for later; False for any other entry."""
     kind = entry.__class__

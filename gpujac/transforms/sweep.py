@@ -7,10 +7,11 @@ A tangent or cotangent is an array with the variable's shape behind any leading 
 from typing import Any
 
 from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
+from gpujac.ops.indexing import Slice
 from gpujac.ops.structure import Cast, Reshape
 from gpujac.program.ir import Apply, Gather, Input, Program, Scale
-from gpujac.transforms.hot import Hot, rows_of
-from gpujac.transforms.pieces import Pieces, collect
+from gpujac.transforms.hot import Hot, raveled_range, rows_of
+from gpujac.transforms.pieces import Pieces, collect, is_read
 
 
 def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
@@ -32,7 +33,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
         if hots and i in hots:
             hot = hots.pop(i)
             if ct is None:
-                _pull_hot(entries[i], hot, cts, hots, conjugate)
+                _pull_hot(entries[i], hot, cts, hots, pieces, conjugate)
                 continue
             ct = plus(ct, hot.dense())
         if ct is None:
@@ -80,7 +81,7 @@ def _pull_gather(entry: Any, ct: Any, cts: list) -> None:
         cts[var] = value if cts[var] is None else plus(cts[var], value)
 
 
-def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> None:
+def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjugate: bool) -> None:
     """One entry read through the diagonal channel."""
     kind = entry.__class__
     if kind is Scale:
@@ -88,17 +89,15 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> N
         for var, c in zip(entry.reads, coefs, strict=True):
             _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
         return
-    if kind is Apply:
-        (var,) = entry.reads
-        moved = _moved(entry.op, entry.op.transposed, hot, entry.op.src)
-        if moved is not None:
-            _add_hot(cts, hots, var, moved)
-            return
-        part = entry.op.transposed(hot.dense())
-        cts[var] = part if cts[var] is None else plus(cts[var], part)
-        return
     if kind is Gather:
-        _pull_gather(entry, hot.dense(), cts)
+        for var, op in zip(entry.reads, entry.op.parts, strict=True):
+            _add(cts, hots, var, _moved(op, hot))
+        return
+    if kind is Apply and not is_read(entry):
+        _add(cts, hots, entry.reads[0], _moved(entry.op.transposed, hot))
+        return
+    if is_read(entry):
+        collect(pieces, entry, hot.dense())
         return
     (var,) = entry.reads
     part = rows_of(hot, entry, True)
@@ -107,14 +106,27 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, conjugate: bool) -> N
     cts[var] = part if cts[var] is None else plus(cts[var], part)
 
 
-def _moved(op: Any, applied: Any, hot: Hot, trailing: tuple) -> Hot | None:
-    """The diagonal behind an op that keeps the order of the raveled entries."""
-    if op.__class__ is Reshape and len(applied.src) == len(hot.shape):
-        return Hot(hot.rows, hot.row, hot.start, hot.count, hot.values, applied.dst, hot.dtype, hot.like)
-    if op.__class__ is Cast:
-        values = applied(hot.vector())
+def _moved(op: Any, hot: Hot) -> Any:
+    """What a structural op makes of a diagonal: another one where it keeps the raveled order."""
+    kind = op.__class__
+    if kind is Cast:
+        values = op(hot.vector())
         return Hot(hot.rows, hot.row, hot.start, hot.count, values, hot.shape, values.dtype, hot.like)
-    return None
+    if len(op.src) == len(hot.shape):
+        if kind is Reshape:
+            return Hot(hot.rows, hot.row, hot.start, hot.count, hot.values, op.dst, hot.dtype, hot.like)
+        found = raveled_range(op.src, op.key) if kind is Slice else None
+        if found is not None:
+            return hot.window(*found, op.dst)
+    return op(hot.dense())
+
+
+def _add(cts: list, hots: dict, var: int, part: Any) -> None:
+    """Add a cotangent of either channel; None is a zero."""
+    if type(part) is Hot:
+        _add_hot(cts, hots, var, part)
+    elif part is not None:
+        cts[var] = part if cts[var] is None else plus(cts[var], part)
 
 
 def _add_hot(cts: list, hots: dict, var: int, hot: Hot) -> None:
@@ -162,11 +174,7 @@ def _push_entry(entry: Any, ts: list) -> Any:
         return _push_scale(entry.reads, coefs, ts)
     if kind is Apply:
         t = ts[entry.reads[0]]
-        if type(t) is Hot:
-            moved = _moved(entry.op, entry.op, t, entry.op.dst)
-            if moved is not None:
-                return moved
-        return entry.op(_dense(t))
+        return _moved(entry.op, t) if type(t) is Hot else entry.op(t)
     if kind is Gather:
         present = [p for p, v in enumerate(entry.reads) if ts[v] is not None]
         values = [_dense(ts[entry.reads[p]]) for p in present]

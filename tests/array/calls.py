@@ -69,6 +69,14 @@ np.sort(x) np.sort(x,axis=0) np.sort(x,axis=None) np.sort(x,1,stable=True) np.ar
 np.argsort(x,axis=None) np.median(x) np.median(x,axis=1) np.median(x,axis=0) np.median(t,axis=(0,2),keepdims=True)
 np.take_along_axis(x,np.argsort(x,axis=1),axis=1)
 """
+_SERIES = """
+np.gradient(v) np.gradient(v,0.5) np.gradient(v,[0.0,0.3,1.0,1.2]) np.gradient(x)[1] np.gradient(x,axis=0)
+np.gradient(x,0.1,0.2)[0] np.gradient(t,axis=(0,2))[1] np.gradient(v,np.cumsum(v)) np.convolve(v,w)
+np.convolve(v,x[0,:2],'same') np.convolve(v[:2],w,mode='valid') np.convolve(v[:3],w[:3],'same')
+np.bincount([0,2,0,1],weights=v) np.bincount([0,2,0,1],v,minlength=6) np.polyval([1.0,2.0,3.0],v)
+np.polyval(v,x) np.pad(v,2,mode='wrap') np.pad(x,1,'edge') np.pad(x,((1,2),(0,1)),mode='reflect')
+np.pad(v,5,mode='symmetric') np.diff(v,prepend=v[-1]) np.diff(v,append=s) True*x x*False
+"""
 _SHAPES = """
 np.reshape(x,(4,3)) np.reshape(x,-1) np.reshape(x,(2,-1,2)) np.reshape(x,(4,3),order='F')
 np.reshape(x,(6,2),'A') np.ravel(x) np.ravel(x,order='F') np.ravel(s) np.transpose(x) np.transpose(t,(1,0,2))
@@ -140,7 +148,8 @@ np.linalg.tensordot(x,y) np.linalg.vecdot(x,y) np.linalg.multi_dot([A,A,A])
 _CREATION = """
 np.zeros_like(x) np.ones_like(x) np.empty_like(x)*0 np.full_like(x,3.0) np.full_like(x,s)
 np.full_like(v,w) np.zeros_like(x,dtype=np.float32)
-np.zeros_like(x,shape=(2,)) np.ones_like(x,shape=5) np.copy(x) np.linspace(s,2.0,5) np.linspace(0.0,s,4,endpoint=False)
+np.zeros_like(x,shape=(2,)) np.ones_like(x,shape=5) np.copy(x) np.linspace(s,2.0,5)
+np.linspace(0.0,s,4,endpoint=False)
 np.astype(x,np.float32) x.astype(np.float32) x.astype(int)
 
 
@@ -151,8 +160,8 @@ np.astype(x,np.float32) x.astype(np.float32) x.astype(int)
 UNSUPPORTED = """
 np.linalg.det(A) np.linalg.slogdet(A) np.linalg.eigh(A) np.linalg.svd(A) np.linalg.cholesky(A)
 np.linalg.lstsq(A,v) np.choose([0,1,1,0],[v,w]) np.insert(v,1,s)
-np.resize(v,6) np.trim_zeros(v) np.vander(v,3) np.interp(v,[0.0,1.0,2.0],[0.0,1.0,4.0]) np.convolve(v,w)
-np.gradient(v) np.unwrap(v) np.polyval([1.0,2.0,3.0],v) np.cov(x) np.corrcoef(x) np.nancumsum(v)
+np.resize(v,6) np.trim_zeros(v) np.vander(v,3) np.interp(v,[0.0,1.0,2.0],[0.0,1.0,4.0]) np.unwrap(v) np.cov(x)
+np.corrcoef(x) np.nancumsum(v)
 np.percentile(x,50) np.histogram(x) np.unique(x) np.frexp(x) np.spacing(y) np.fft.fft(v)
 np.apply_along_axis(np.sum,0,x)
 """.split()
@@ -178,4 +187,8 @@ def operands_of(call: str) -> list[str]:
 
 def all_calls() -> list[str]:
     """Every call of the tables."""
-    return [c for t in (_ELEMENTWISE, _REDUCTIONS, _ORDER, _SHAPES, _INDEXING, _PRODUCTS, _CREATION) for c in t.split()]
+    return [
+        c
+        for t in (_ELEMENTWISE, _REDUCTIONS, _ORDER, _SERIES, _SHAPES, _INDEXING, _PRODUCTS, _CREATION)
+        for c in t.split()
+    ]

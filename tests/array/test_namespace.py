@@ -133,6 +133,19 @@ def test_functions_that_numpy_never_asks_us_about_work_in_ours():
     np.testing.assert_allclose(f(x), plain(x))
 
 
+def test_joining_by_index_works_in_ours():
+    x = np.array([0.3, 0.7])
+    for key in (lambda np, x: np.r_[x, 1.0, 0:3, x[0]], lambda np, x: np.c_[x, x * 2, [1.0, 2.0]],
+                lambda np, x: np.r_[1:3, 0.5], lambda np, x: np.c_[np.outer(x, x), x]):  # fmt: skip
+        y, dy = gj.jvp(lambda x, key=key: key(gnp, x) * x[0], (x,), (x,))
+        np.testing.assert_array_equal(y, key(np, x) * x[0])
+        h = 1e-6
+        moved = [key(np, x * (1 + s)) * x[0] * (1 + s) for s in (h, -h)]
+        np.testing.assert_allclose(dy, (moved[0] - moved[1]) / (2 * h), rtol=1e-8)
+    with pytest.raises(gj.DispatchError, match="axis strings"):
+        gj.grad(lambda x: gnp.r_["0", x])(x)
+
+
 def test_a_ragged_list_of_traced_arrays_names_the_shapes():
     with pytest.raises(gj.ShapeError, match=r"\(\), \(2,\)"):
         gj.grad(lambda x: gnp.array([x, x[0]]))(np.ones(2))
@@ -160,7 +173,8 @@ xp.linalg.diagonal(x) xp.linalg.outer(x[0,:],x[1,:]) xp.unstack(x)[1] xp.pow(x,2
 abs(x) xp.abs(x) x*xp.sign(x) xp.full_like(x,2.0)*x x*xp.linspace(0.0,1.0,2)
 x*xp.asarray([[1.0,2.0],[3.0,4.0]]) xp.take_along_axis(x,xp.asarray([[0],[1]]),axis=1) xp.hypot(x,x+2)
 xp.logaddexp(x,x) xp.sqrt(xp.abs(x)) xp.meshgrid(x[0,:],x[1,:])[0] xp.add(xp.linspace(0,1,2),x) xp.sinc(x)
-xp.cbrt(x+2) x.sum() x.reshape(4)
+xp.cbrt(x+2) xp.sort(x,axis=0) xp.sort(x,descending=True) xp.cumulative_prod(x,axis=1) xp.nan_to_num(x)
+x.sum() x.reshape(4)
 """.split()
 
 

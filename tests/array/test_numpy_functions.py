@@ -220,7 +220,7 @@ ERRORS = [
     ("np.argmin(x[:0],axis=0)", gj.ShapeError, r"argmin: shape \(0, 4\)"),
     ("np.cross(x,x)", gj.ShapeError, r"cross: .*length 3, found 4"),
     ("np.pad(v,-1)", gj.ArgumentError, r"pad: pad_width=-1"),
-    ("np.pad(v,1,mode='wrap')", gj.DispatchError, r"pad: mode='wrap'.*'constant'"),
+    ("np.pad(v,1,mode='mean')", gj.DispatchError, r"pad: mode='mean'.*'constant'"),
     ("np.linalg.norm(x,2)", gj.DispatchError, r"norm: ord=2 of a matrix"),
     ("np.diff(x,-1)", gj.ArgumentError, r"diff: n=-1"),
     ("np.where(x>0,x)", gj.ArgumentTypeError, r"where: give both x and y"),

@@ -232,6 +232,8 @@ def test_arrays_like_a_traced_one_receive_traced_writes(make):
         lambda: gnp.empty((3, 4)),
         lambda: gnp.full((3, 4), 2.0),
         lambda: gnp.zeros(12).reshape(3, 4),
+        lambda: gnp.zeros_like(np.ones((3, 4))),
+        lambda: gnp.full_like(np.ones((3, 4)), 2.0),
     ],
 )
 def test_arrays_that_our_namespace_makes_while_tracing_receive_traced_writes(make):

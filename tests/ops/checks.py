@@ -238,11 +238,11 @@ def check_batch_leading(run: Run) -> None:
     if isinstance(op, Linear) or getattr(op, "leading", False):
         ranks = (0,)
     for p in ranks:
-        if p and run.case.name == "solve" and run.operands[0].ndim > 2:
-            continue  # its leading axes are taken
-        for place, other in itertools.product((0, 1), (None, 0)):
-            seeds = [[run.case.draw(run.dtype, 10 * k + s)[p] for s in range(2)] for k in range(3)]
-            wide = np.stack([np.stack(pair) for pair in seeds])  # (lanes, lead, *shape)
+        for place, other, lead in itertools.product((0, 1), (None, 0), ((2,), (2, 2))):
+            count = 2 * len(lead)
+            seeds = [[run.case.draw(run.dtype, 10 * k + s)[p] for s in range(count)] for k in range(3)]
+            wide = np.stack([np.stack(draws) for draws in seeds])
+            wide = wide.reshape(3, *lead, *run.operands[p].shape)  # (lanes, *lead, *shape)
             dims = [other] * len(run.operands)
             xs = _stacked(run, tuple(dims), 3)
             xs[p], dims[p] = np.moveaxis(wide, 0, place), place

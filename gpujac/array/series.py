@@ -1,0 +1,127 @@
+"""Functions of sequences along one axis: gradient, convolve, bincount, polyval, windows."""
+
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import indexing, reduce, shape
+from gpujac.array.fill import pad
+from gpujac.core.aval import shape_of
+from gpujac.core.trace import concrete
+from gpujac.errors import ArgumentError, DispatchError, ShapeError
+from gpujac.ops import indexing as ix
+
+
+def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
+    """Central differences inside and one-sided ones at both ends, along each axis."""
+    if edge_order != 1:
+        raise DispatchError("gradient: edge_order=2 is not supported on traced arrays; use 1")
+    f = c.floating(f)
+    axes = c.axes_of(axis, len(f.shape), "gradient")
+    spacings = varargs if len(varargs) == len(axes) else (varargs or (1.0,)) * len(axes)
+    if len(spacings) != len(axes):
+        raise ArgumentError(f"gradient: {len(varargs)} spacings for {len(axes)} axes")
+    slopes = [_slope(f, c.lift(h), a) for h, a in zip(spacings, axes, strict=True)]
+    return slopes[0] if len(axes) == 1 and (axis is not None or len(f.shape) == 1) else tuple(slopes)
+
+
+def _slope(f: Any, h: Any, axis: int) -> Any:
+    n = f.shape[axis]
+    if n < 2:
+        raise ShapeError(f"gradient: shape {tuple(f.shape)} has fewer than 2 entries along axis {axis}")
+    y = shape.moveaxis(f, axis, -1)
+    steps = reduce.diff(y) / (reduce.diff(h) if shape_of(h) else h)
+    ends = steps[..., :1], steps[..., -1:]
+    if shape_of(h):  # second-order weights for uneven spacing
+        left, right = reduce.diff(h)[:-1], reduce.diff(h)[1:]
+        inner = (steps[..., :-1] * right + steps[..., 1:] * left) / (left + right)
+    else:
+        inner = (y[..., 2:] - y[..., :-2]) / (2.0 * h)
+    return shape.moveaxis(shape.concatenate([ends[0], inner, ends[1]], -1), -1, axis)
+
+
+def convolve(a: Any, v: Any, mode: str = "full") -> Any:
+    """Discrete convolution of two vectors."""
+    a, v = c.lift(a), c.lift(v)
+    if len(shape_of(a)) != 1 or len(shape_of(v)) != 1 or 0 in (a.shape[0], v.shape[0]):
+        raise ShapeError(f"convolve: needs two vectors that are not empty, found {shape_of(a)} and {shape_of(v)}")
+    if a.shape[0] < v.shape[0]:
+        a, v = v, a
+    n, m = a.shape[0], v.shape[0]
+    wide = pad(a, (m - 1, m - 1))
+    windows = indexing.take(wide, np.arange(n + m - 1)[:, None] + np.arange(m), 0)
+    full = reduce.sum(windows * shape.flip(v), -1)
+    if mode == "full":
+        return full
+    if mode == "same":
+        return full[(m - 1) // 2 : (m - 1) // 2 + n]
+    if mode == "valid":
+        return full[m - 1 : n]
+    raise ArgumentError(f"convolve: mode={mode!r} is not one of 'full', 'same', 'valid'")
+
+
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """Sums of the weights by plain integer labels."""
+    labels = np.asarray(concrete(c.lift(x)))
+    if weights is None:
+        return np.bincount(labels, minlength=minlength)
+    weights = c.floating(c.lift(weights))
+    if shape_of(weights) != labels.shape or labels.ndim != 1:
+        raise ShapeError(
+            f"bincount: labels {labels.shape} and weights {shape_of(weights)} must be vectors of one length"
+        )
+    if labels.size and labels.min() < 0:
+        raise ArgumentError(f"bincount: label {labels.min()} is negative")
+    size = max(int(labels.max(initial=-1)) + 1, minlength)
+    return ix.scatter_add(size, 0, 1)(weights, labels)
+
+
+def polyval(p: Any, x: Any) -> Any:
+    """The polynomial with coefficients `p`, highest power first, at `x`."""
+    p, y = c.lift(p), 0.0
+    for i in range(shape_of(p)[0]):
+        y = y * x + p[i]
+    return y
+
+
+def sliding_window_view(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False,
+                        writeable: bool = False) -> Any:  # fmt: skip
+    """All windows along the axes, as new last axes; a copy, not a view."""
+    sizes = window_shape if isinstance(window_shape, (tuple, list)) else (window_shape,)
+    if axis is None and len(sizes) != len(x.shape):
+        raise ArgumentError(f"sliding_window_view: {len(sizes)} window sizes for {len(x.shape)} axes")
+    chosen = range(len(x.shape)) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    rank = len(x.shape)
+    for size, a in zip(sizes, chosen, strict=True):
+        at = c.axis_of(a, rank, "sliding_window_view") + rank
+        count = x.shape[at] - size + 1
+        if count < 1:
+            raise ShapeError(f"sliding_window_view: window {size} is longer than axis {at} of {tuple(x.shape)}")
+        x = indexing.take(x, np.arange(count)[:, None] + np.arange(size), at)
+        x = shape.moveaxis(x, at + 1, -1)
+    return x
+
+
+class Joiner:
+    """NumPy's `r_` and `c_`, which join traced arrays too."""
+
+    def __init__(self, plain: Any, columns: bool) -> None:
+        self.plain, self.columns = plain, columns
+
+    def __getitem__(self, key: Any) -> Any:
+        items = key if isinstance(key, tuple) else (key,)
+        if not any(c.holds_tracer(x) for x in items):
+            return self.plain[key]
+        parts = [self._part(x) for x in items]
+        return shape.concatenate(parts, -1 if self.columns else 0)
+
+    def _part(self, x: Any) -> Any:
+        if isinstance(x, str):
+            raise DispatchError(f"r_[{x!r}, ...]: the axis strings are not supported on traced arrays")
+        x = self.plain[x] if isinstance(x, slice) else c.lift(x)
+        x = shape.atleast_1d(x)
+        return shape.reshape(x, (-1, 1)) if self.columns and len(x.shape) == 1 else x
+
+    def __len__(self) -> int:
+        return 0
