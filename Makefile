@@ -47,11 +47,11 @@ test-all: $(VENV)/stamp-test
 	$(PY) -m pytest -q -n $(WORKERS) --hypothesis-profile=long
 
 bench: $(VENV)/stamp-bench
-	$(PY) profiling/bench.py
+	$(PY) -m profiling.bench
 
 docs: $(VENV)/stamp-docs
 	$(PY) docs/how_it_works.py
-	$(PY) -m pytest -q --doctest-glob='*.md' docs
+	$(PY) -m pytest -q --doctest-glob='*.md' docs README.md
 
 gpu: $(VENV)/stamp-demo
 	@$(PY) -c 'import cupy; cupy.cuda.runtime.getDevice()' 2>/dev/null \

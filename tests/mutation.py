@@ -44,17 +44,20 @@ MODULES = (agree, batching, contract, diagonal, elementwise, indexing, join, lin
 RULES = """jvp transposed transpose batch parts restricted keys ranks depends widen add_up
     _batch_with_lead""".split()  # fmt: skip
 # Functions that several rules share, and the ops whose checks must notice.
-SHARED = {
-    agree: ("agreement coefficient _fit times plus scale conjugated",
-            "add multiply divide where power np.constants sum log maximum np.clip np.abs"),
-    batching: ("as_shape reorder move_axis both_to_front shift_index stretch",
-               "take scatter_add last_writer solve contract concat sum permute np.take_along_axis"),
-    elementwise: ("_power_of_base _power_of_exponent _sinc_slope _not_zero _share",
-                  "power sinc hypot maximum minimum fmax fmin"),
-    structure: ("spread_steps", "add multiply where np.broadcast_to"),
-    linalg: ("_adjoint", "solve inv"),
-    contract: ("_named _sum_lonely einsum_pair", "contract np.einsum np.matmul np.tensordot np.layers"),
-}  # fmt: skip
+SHARED = (
+    (agree, "agreement coefficient _fit times plus scale conjugated",
+     "add multiply divide where power np.constants sum log maximum np.clip np.abs"),
+    (batching, "as_shape reorder move_axis both_to_front shift_index stretch",
+     "take scatter_add last_writer solve contract concat sum permute np.take_along_axis"),
+    (elementwise, "_power_of_base _power_of_exponent", "power"),
+    (elementwise, "_sinc_slope", "sinc"),
+    (elementwise, "_not_zero", "hypot"),
+    (elementwise, "_share", "maximum minimum fmax fmin"),
+    (structure, "spread_steps", "add multiply where np.broadcast_to"),
+    (linalg, "_adjoint", "solve inv"),
+    (contract, "_named _sum_lonely einsum_pair",
+     "contract np.einsum np.matmul np.tensordot np.layers"),
+)  # fmt: skip
 ORDER = """jvp transpose vjp batch linearize second_order batch_of_batch jacobians value infer
     leading depends batch_leading""".split()
 COMBINATIONS = (("float64", "numpy"), ("complex128", "numpy"), ("float32", "numpy"))
@@ -359,7 +362,7 @@ def rule_functions() -> Iterator[tuple[types.FunctionType, str, tuple[str, ...]]
                 if found is not None and getattr(cls, name, None) is not None:
                     label = f"{base.__name__}.{name}"
                     seen.setdefault(found, (label, []))[1].append(cls.name)  # type: ignore[attr-defined]
-    for module, (names, watched) in SHARED.items():
+    for module, names, watched in SHARED:
         for name in names.split():
             found = function_of(vars(module)[name])
             assert found is not None
@@ -415,6 +418,14 @@ def check_all(watched: tuple[str, ...]) -> None:
                 for case in catalogue.cases(name):
                     if case.works_in(dtype):
                         CHECKS[check](Run(case, dtype, catalogue.LIBRARIES[library]))
+        if check == ORDER[0]:
+            check_kinks()
+    for program in test_dtypes.PROGRAMS:
+        test_dtypes.test_every_transform_keeps_the_dtype(program, np.float32)
+
+
+def check_kinks() -> None:
+    """The values at kinks, in three modes."""
     for f, x, wanted in test_kinks.ROWS.values():
         for mode in ("grad", "jvp", "jacfwd"):
             with np.errstate(all="ignore"):
@@ -422,8 +433,6 @@ def check_all(watched: tuple[str, ...]) -> None:
     for name, test in vars(test_kinks).items():
         if name.startswith("test_") and not inspect.signature(test).parameters:
             test()
-    for program in test_dtypes.PROGRAMS:
-        test_dtypes.test_every_transform_keeps_the_dtype(program, np.float32)
 
 
 def _too_long(signum: int, frame: Any) -> None:

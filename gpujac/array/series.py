@@ -85,24 +85,6 @@ def polyval(p: Any, x: Any) -> Any:
     return y
 
 
-def sliding_window_view(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False,
-                        writeable: bool = False) -> Any:  # fmt: skip
-    """All windows along the axes, as new last axes; a copy, not a view."""
-    sizes = window_shape if isinstance(window_shape, (tuple, list)) else (window_shape,)
-    if axis is None and len(sizes) != len(x.shape):
-        raise ArgumentError(f"sliding_window_view: {len(sizes)} window sizes for {len(x.shape)} axes")
-    chosen = range(len(x.shape)) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
-    rank = len(x.shape)
-    for size, a in zip(sizes, chosen, strict=True):
-        at = c.axis_of(a, rank, "sliding_window_view") + rank
-        count = x.shape[at] - size + 1
-        if count < 1:
-            raise ShapeError(f"sliding_window_view: window {size} is longer than axis {at} of {tuple(x.shape)}")
-        x = indexing.take(x, np.arange(count)[:, None] + np.arange(size), at)
-        x = shape.moveaxis(x, at + 1, -1)
-    return x
-
-
 class Joiner:
     """NumPy's `r_` and `c_`, which join traced arrays too."""
 

@@ -103,6 +103,8 @@ def test_a_large_constant_is_never_the_result(transform, assembly, chunk_size):
     for f in (lambda x: constant @ x, lambda x: x @ constant, lambda x: np.einsum("ij,j->i", constant.T, x)):
         J = transform(f, chunk_size=chunk_size, assembly=assembly)(np.ones(90))
         h.assert_owned(J, constant)
+    J = transform(lambda x, c: c @ x, chunk_size=chunk_size, assembly=assembly)(np.ones(90), constant)
+    h.assert_owned(J, constant)
 
 
 def plan_of(transform, f, *args, **options):
