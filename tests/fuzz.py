@@ -25,7 +25,8 @@ REDUCE = """{0}.sum({axis}) | {0}.mean(axis={axis}) | np.max({0}, axis={axis}) |
     np.prod(0.5 + {0} / 3, axis={axis}) | np.linalg.norm({0} + 2, axis={axis}) |
     {0}.sum(axis={axis}, keepdims=True) | {0} - {0}.mean(axis={axis}, keepdims=True) |
     np.var({0}, axis={axis}) | np.cumsum({0}, axis={axis}) | np.flip({0}, axis={axis}) |
-    np.roll({0}, 1, axis={axis}) | np.diff({0}, axis={axis}) | np.std({0} + 3 * np.arange({0}.size).reshape({0}.shape), axis={axis}) |
+    np.roll({0}, 1, axis={axis}) | np.diff({0}, axis={axis}) |
+    np.std({0} + 3 * np.arange({0}.size).reshape({0}.shape), axis={axis}) |
     np.repeat({0}, 2, axis={axis}) | np.concatenate([{0}, 2 * {0}], axis={axis}) |
     np.stack([{0}, np.sin({0})], axis={axis}) | np.expand_dims({0}, {axis}) |
     np.take({0}, [0, -1, 0], axis={axis})""".split("|")

@@ -202,9 +202,10 @@ def general_mutants(cls: Any, watched: tuple) -> Iterator[Mutant]:
     """jvp, transpose and batch of a general op bent."""
     rules = [r for r, has in (("jvp", cls.nonlinear and not cls.flat), ("transpose", cls.linear_in)) if has]
     for name in rules:
+        original = getattr(cls, name)
         for how in HOWS:
 
-            def broken(self: Any, *args: Any, rule: Any = getattr(cls, name), how: str = how) -> Any:
+            def broken(self: Any, *args: Any, rule: Any = original, how: str = how) -> Any:
                 return bend(rule(self, *args), how)
 
             yield Mutant(f"{cls.__name__}.{name} {how}", watched, setter(cls, name, broken))

@@ -189,6 +189,15 @@ def check_transpose(run: Run) -> None:
             orc.close(again, y, run.tol.same, "transpose of the transpose")
     if isinstance(op, Joint):
         _check_parts(run, op)
+    for p in getattr(op, "linear_in", ()):
+        operands = list(run.arrays(run.operands))
+        y = back(op(*operands))
+        ct = orc.random_like(run.rng, y)
+        operands[p] = None  # a transpose may not look at the operand it is linear in
+        shape = run.operands[p].shape
+        found = back(op.transpose(p, run.library.array(ct), tuple(operands), shape))
+        assert found.shape == shape
+        _equal_products((found, run.operands[p]), (ct, y), run)
 
 
 def _equal_products(a: tuple, b: tuple, run: Run) -> None:

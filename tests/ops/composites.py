@@ -1,7 +1,6 @@
 """Calls of the namespace's functions that are made of several ops, as users write them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 

@@ -106,7 +106,10 @@ def test_derivatives_at_kinks_are_the_documented_ones(row, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("row", ["sqrt at 0", "cbrt at 0", "x**0.0 at 0", "0**y at y = 0", "norm of [0, 0]", "sinc at 0"])
+@pytest.mark.parametrize(
+    "row",
+    ["sqrt at 0", "cbrt at 0", "x**0.0 at 0", "0**y at y = 0", "norm of [0, 0]", "sinc at 0"],
+)
 def test_a_derivative_does_not_warn_where_the_function_did_not(row, mode):
     f, x, wanted = ROWS[row]
     found = MODES[mode](f, x)

@@ -99,7 +99,9 @@ def test_results_share_nothing_with_inputs_or_constants(transform, assembly, chu
 @pytest.mark.parametrize("assembly", ["stack", "preallocate"])
 @pytest.mark.parametrize("chunk_size", [None, 1, 30])
 def test_a_large_constant_is_never_the_result(transform, assembly, chunk_size):
-    constant = np.linspace(-1.0, 1.0, 90 * 90).reshape(90, 90)  # too large to be copied when read
+    constant = (
+        np.linspace(-1.0, 1.0, 90 * 90).reshape(90, 90).copy()
+    )  # owns its memory, too large to be copied when read
     for f in (lambda x: constant @ x, lambda x: x @ constant, lambda x: np.einsum("ij,j->i", constant.T, x)):
         J = transform(f, chunk_size=chunk_size, assembly=assembly)(np.ones(90))
         h.assert_owned(J, constant)
