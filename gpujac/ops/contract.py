@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, final
 
+from numpy import ndarray
+
 from gpujac.backends.choose import common_backend
+from gpujac.backends.host import HOST
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued, with_shapes
 from gpujac.core.trace import Tracer
@@ -94,6 +97,9 @@ class Contract(General):
     out: str
 
     def __call__(self, *operands: Any) -> Any:
+        a, b = operands
+        if a.__class__ is ndarray and b.__class__ is ndarray:  # the sweeps: no trace to ask
+            return self.evaluate(HOST, a, b)
         a, b = operands = with_shapes(operands)
         top = a.owner if isinstance(a, Tracer) else None
         if isinstance(b, Tracer) and (top is None or b.owner.level > top.level):

@@ -41,8 +41,12 @@ class Scale:
 
     def resolve(self) -> tuple:
         """Compute the coefficients, once."""
-        xs, y, op = self.xs, self.y, self.op
-        self.coefs = coefs = tuple([coefficient(op, p, xs, y) for p in self.positions])
+        xs, y, op, positions = self.xs, self.y, self.op, self.positions
+        if len(positions) == 1:
+            coefs: tuple = (coefficient(op, positions[0], xs, y),)
+        else:
+            coefs = tuple([coefficient(op, p, xs, y) for p in positions])
+        self.coefs = coefs
         self.xs = self.y = None
         return coefs
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from numpy import ndarray
+
 from gpujac.array.traced import TracedArray
 from gpujac.backends.host import freeze, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
+from gpujac.ops.elementwise import multiply
 from gpujac.program.ir import Apply, Gather, Input, Partial, Scale
 from gpujac.transforms.printing import describe_dual
 from gpujac.transforms.record import RecordTrace
@@ -52,9 +55,15 @@ class LinearizeTrace(TangentTrace):
     def combine(self, op: Any, positions: tuple, ts: tuple, xs: tuple, y: Any, shape: Shape,
                 dtype: Any) -> Any:
         entries = self.entries
-        entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
         if op.name in _READY:
+            c = xs[1 - positions[0]] if op is multiply and len(positions) == 1 else None
+            if c.__class__ is float or (c.__class__ is ndarray and c.dtype is dtype):
+                entries.append(Scale(op, positions, ts, None, None, (c,), shape, dtype))
+                return len(entries) - 1
+            entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
             entry.resolve()
+        else:
+            entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
         entries.append(entry)
         return len(entries) - 1
 

@@ -48,14 +48,18 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             coefs = entry.resolve()
         if conjugate:
             coefs = tuple([conjugated(c) for c in coefs])
-        for var, c in zip(entry.reads, coefs, strict=True):
-            old = cts[var]
-            try:  # in line: one call less per entry than scale and plus
+        reads = entry.reads
+        if len(reads) == 1:  # most entries: spelled out, for a loop costs as much as the product
+            (var,), (c,) = reads, coefs
+            try:
                 part = ct * c if c.__class__ not in SPECIAL else scale(ct, c)
-                cts[var] = part if old is None else old + part
             except TypeError:
                 part = scale(ct, c)
-                cts[var] = part if old is None else plus(old, part)
+            cts[var] = part if cts[var] is None else plus(cts[var], part)
+            continue
+        for var, c in zip(reads, coefs, strict=True):
+            part = scale(ct, c)
+            cts[var] = part if cts[var] is None else plus(cts[var], part)
     return [_total(entries[i], i, cts, hots, pieces) for i in range(program.inputs)]
 
 
