@@ -79,8 +79,9 @@ class ShapeError(GpujacError, ValueError):
     """Shapes do not fit together.
 
     Raised when a tangent or cotangent does not have the shape of its value, when mapped axes have
-    different sizes, when operands cannot be broadcast, and when `grad` meets an output that is
-    not a scalar.
+    different sizes, when an operation such as `reshape`, `concatenate` or `matmul` cannot use the
+    shapes it is given, and when `grad` meets an output that is not a scalar. Operands that cannot
+    be broadcast raise the ValueError of their own library.
     """
 
 

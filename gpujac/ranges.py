@@ -2,7 +2,8 @@
 
 One domain, "gpujac". A range's message is the transform (`jacrev`), inside it `chunk`, in that
 `basis`, `sweep`, `assemble`, and kernel names. Its category says what the payload counts: rows
-for a transform, the index for a chunk, bytes for a kernel. Ranges are closed in `finally`:
+for a transform (where they are known before the function runs: `vmap`) and for a sweep, the index
+for a chunk, bytes for a kernel. Ranges are closed in `finally`:
 
     token = push("jacrev", TRANSFORM, rows)
     try:
@@ -34,7 +35,6 @@ __all__ = [
     "TRANSFORM",
     "Event",
     "opened",
-    "ops_wanted",
     "pop",
     "push",
     "record",
@@ -144,11 +144,6 @@ class opened:  # noqa: N801 (reads as a verb in `with opened(...)`; a class, as 
 
     def __exit__(self, *_: object) -> None:
         pop(self._token)
-
-
-def ops_wanted() -> bool:
-    """True where somebody looks and `settings.nvtx` asks for a range per op as well."""
-    return not _idle and setting("nvtx") == "ops"
 
 
 @contextmanager

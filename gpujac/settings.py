@@ -6,13 +6,15 @@ asyncio tasks started there) only; assigning to an attribute changes it for the 
 
 | setting | values | meaning |
 |---|---|---|
-| `backend` | "auto", "numpy", "cupy" | where arrays are made when no operand decides it |
+| `backend` | "auto", "numpy", "cupy" * | where arrays are made when no operand decides it |
 | `memory` | None, bytes, "2GB" | cap on what one chunk of a Jacobian may hold |
-| `nvtx` | "off", "transforms", "ops" | which NVTX ranges are opened |
-| `missing_batch_rule` | "loop", "raise" | what vmap does where an operation has no batch rule |
-| `kernels` | "auto", "off" | generated GPU kernels |
-| `debug_nans` | True, False | stop at the first operation that makes a NaN |
+| `nvtx` | "off", "transforms", "ops" * | which NVTX ranges are opened |
+| `missing_batch_rule` | "loop", "raise" | what vmap does at an op of yours without a batch rule |
+| `kernels` | "auto", "off" | generated GPU kernels; NumPy has none, so both do the same there |
+| `debug_nans` | False, True * | stop at the first operation that makes a NaN |
 | `malloc_trim` | "auto", "off" | glibc hint that keeps freed blocks of 0.1 to 32 MB mapped |
+
+A value with a star is refused with an `ArgumentError`: what it asks for comes with a later version.
 
 Example:
     >>> from gpujac import settings
@@ -114,17 +116,30 @@ def _size_of_number(value: Any, what: str) -> int:
     )
 
 
-def _choice(*allowed: str) -> Callable[[Any, str], str]:
-    """A check that accepts exactly the words `allowed`."""
+def _choice(*allowed: str, later: str = "") -> Callable[[Any, str], str]:
+    """A check that accepts exactly the words `allowed`; `later` is known but not there yet."""
 
     def check(value: Any, what: str) -> str:
         if isinstance(value, str) and value in allowed:
             return value
+        if later and isinstance(value, str) and value == later:
+            raise _not_yet(what, value, " or ".join(repr(word) for word in allowed))
         words = ", ".join(repr(word) for word in allowed)
         error = ArgumentError if isinstance(value, str) else ArgumentTypeError
         raise error(f"{what}={value!r} is not one of {words}.")
 
     return check
+
+
+def _not_yet(what: str, value: Any, instead: str) -> ArgumentError:
+    return ArgumentError(f"{what}={value!r} comes with a later version of gpujac; use {instead}.")
+
+
+def _off_only(value: Any, what: str) -> bool:
+    """A switch that cannot be turned on yet."""
+    if _flag(value, what):
+        raise _not_yet(what, value, "False")
+    return False
 
 
 def _flag(value: Any, what: str) -> bool:
@@ -133,11 +148,11 @@ def _flag(value: Any, what: str) -> bool:
     raise ArgumentTypeError(f"{what}={value!r} has type {type(value).__name__}; use True or False.")
 
 
-def _flag_of_text(text: str, what: str) -> bool:
+def _off_only_of_text(text: str, what: str) -> bool:
     word = text.strip().lower()
     if word not in _WORDS:
         raise ArgumentError(f"{what}={text!r} is not a switch; use 1 or 0.")
-    return _WORDS[word]
+    return _off_only(_WORDS[word], what)
 
 
 def _size_or_none_of_text(text: str, what: str) -> int | None:
@@ -153,18 +168,18 @@ class _Setting:
     read: Callable[[str, str], Any]
 
 
-def _words(default: str, *others: str) -> _Setting:
-    check = _choice(default, *others)
+def _words(default: str, *others: str, later: str = "") -> _Setting:
+    check = _choice(default, *others, later=later)
     return _Setting(default, check, check)
 
 
 _SETTINGS: Mapping[str, _Setting] = {
-    "backend": _words("auto", "numpy", "cupy"),
+    "backend": _words("auto", "numpy", later="cupy"),
     "memory": _Setting(None, parse_bytes, _size_or_none_of_text),
-    "nvtx": _words("transforms", "off", "ops"),
+    "nvtx": _words("transforms", "off", later="ops"),
     "missing_batch_rule": _words("loop", "raise"),
     "kernels": _words("auto", "off"),
-    "debug_nans": _Setting(False, _flag, _flag_of_text),
+    "debug_nans": _Setting(False, _off_only, _off_only_of_text),
     "malloc_trim": _words("auto", "off"),
 }
 _process: dict[str, Any] = {}
@@ -226,11 +241,11 @@ def override(**values: Any) -> Iterator[None]:
         ArgumentError, ArgumentTypeError: an unknown name or a wrong value.
 
     Example:
-        >>> with override(debug_nans=True):
-        ...     get("debug_nans")
+        >>> with override(memory="2GB"):
+        ...     get("memory")
+        2000000000
+        >>> get("memory") is None
         True
-        >>> get("debug_nans")
-        False
     """
     checked = {name: _checked(name, value) for name, value in values.items()}
     token = _overrides.set({**(_overrides.get() or {}), **checked})

@@ -181,7 +181,7 @@ def setter(target: Any, name: str, value: Any) -> Callable:
 
 def class_mutants(cls: type) -> Iterator[Mutant]:
     """Whole rules of a structural or general op bent."""
-    watched = (cls.name,)  # type: ignore[attr-defined]  # every catalogued class has a name
+    watched = (cls.name,)  # every catalogued class has a name
     if issubclass(cls, Linear):
         rule = vars(cls)["transposed"]
         for how in (*HOWS, "reverse"):
@@ -234,7 +234,7 @@ def function_of(member: Any) -> types.FunctionType | None:
 
 def tree_of(function: types.FunctionType) -> ast.AST | None:
     """The syntax tree of a function, its lambda or def, found by position."""
-    module = ast.parse(inspect.getsource(inspect.getmodule(function)))  # type: ignore[arg-type]
+    module = ast.parse(inspect.getsource(inspect.getmodule(function)))
     name, first = function.__code__.co_name, function.__code__.co_firstlineno
     spots = {(a, c) for a, _, c, _ in function.__code__.co_positions() if a is not None and c}
     for node in ast.walk(module):
@@ -362,7 +362,7 @@ def rule_functions() -> Iterator[tuple[types.FunctionType, str, tuple[str, ...]]
                 found = function_of(vars(base).get(name))
                 if found is not None and getattr(cls, name, None) is not None:
                     label = f"{base.__name__}.{name}"
-                    seen.setdefault(found, (label, []))[1].append(cls.name)  # type: ignore[attr-defined]
+                    seen.setdefault(found, (label, []))[1].append(cls.name)
     for module, names, watched in SHARED:
         for name in names.split():
             found = function_of(vars(module)[name])

@@ -180,16 +180,6 @@ def test_a_range_opened_before_the_setting_changed_is_still_closed():
     assert events[0].end_ns is not None
 
 
-def test_ranges_per_op_are_wanted_only_on_request_and_only_if_somebody_looks(no_tool):
-    push("first")
-    with settings.override(nvtx="ops"):
-        assert not ranges.ops_wanted()
-        with record():
-            assert ranges.ops_wanted()
-    with record():
-        assert not ranges.ops_wanted()
-
-
 # ---------------------------------------------------------------- with and without a tool
 
 

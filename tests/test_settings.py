@@ -52,10 +52,9 @@ def test_get_and_attribute_agree(name):
         ("memory", "none", None),
         ("memory", "", None),
         ("nvtx", "off", "off"),
-        ("nvtx", "ops", "ops"),
         ("missing_batch_rule", "raise", "raise"),
         ("kernels", "off", "off"),
-        ("debug_nans", "1", True),
+        ("debug_nans", "0", False),
         ("debug_nans", "False", False),
         ("malloc_trim", "off", "off"),
     ],
@@ -68,7 +67,7 @@ def test_environment_sets_a_setting(fresh, name, text, value):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("nvtx", "loud", "GPUJAC_NVTX='loud' is not one of 'transforms', 'off', 'ops'."),
+        ("nvtx", "loud", "GPUJAC_NVTX='loud' is not one of 'transforms', 'off'."),
         ("debug_nans", "maybe", "GPUJAC_DEBUG_NANS='maybe' is not a switch; use 1 or 0."),
         ("memory", "lots", "GPUJAC_MEMORY='lots' is not a size; write bytes"),
         ("memory", "0", "GPUJAC_MEMORY='0' is below one byte; use a positive size"),
@@ -100,10 +99,29 @@ def test_override_ends_with_its_block_also_when_it_raises():
 
 @pytest.mark.usefixtures("fresh")
 def test_overrides_nest_and_inner_ones_win():
-    with settings.override(nvtx="off", debug_nans=True):
-        with settings.override(nvtx="ops"):
-            assert (settings.nvtx, settings.debug_nans) == ("ops", True)
+    with settings.override(nvtx="off", kernels="off"):
+        with settings.override(nvtx="transforms"):
+            assert (settings.nvtx, settings.kernels) == ("transforms", "off")
         assert settings.nvtx == "off"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text", "instead"),
+    [
+        ("backend", "cupy", "cupy", "'auto' or 'numpy'"),
+        ("nvtx", "ops", "ops", "'transforms' or 'off'"),
+        ("debug_nans", True, "1", "False"),
+    ],
+)
+def test_a_value_that_does_nothing_yet_is_refused(fresh, name, value, text, instead):
+    cure = f"={value!r} comes with a later version of gpujac; use {instead}."
+    with pytest.raises(ArgumentError) as caught, settings.override(**{name: value}):
+        pytest.fail("the block must not run")
+    assert str(caught.value) == f"settings.{name}{cure}"
+    fresh.setenv(f"GPUJAC_{name.upper()}", text)
+    with pytest.raises(ArgumentError) as caught:
+        settings.get(name)
+    assert str(caught.value) == f"environment GPUJAC_{name.upper()}{cure}"
 
 
 @pytest.mark.usefixtures("fresh")

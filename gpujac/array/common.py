@@ -79,6 +79,8 @@ def axes_of(axis: Any, rank: int, what: str) -> tuple[int, ...]:
     """`axis` (None: all) as sorted negative axes without repeats."""
     if axis is None:
         return tuple(range(-rank, 0))
+    if rank == 0 and axis in (0, -1):
+        return ()  # NumPy's reductions take these for an array without axes
     wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = tuple(sorted(axis_of(a, rank, what) for a in wanted))
     if len(set(axes)) != len(axes):

@@ -22,7 +22,7 @@ import numpy as np
 from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
 from gpujac.backends.host import HOST, PYTHON_SCALARS
 from gpujac.core import pattern
-from gpujac.core.aval import Aval, Shape, kind
+from gpujac.core.aval import Aval, Shape
 from gpujac.core.trace import Tracer, top_trace
 from gpujac.errors import MissingRuleError
 
@@ -292,6 +292,7 @@ class General(Op):
 
     linear_in: ClassVar[tuple[int, ...]] = ()
     nonlinear: ClassVar[bool] = False
+    leading: ClassVar[bool] = False  # one operand, whose extra leading axes the op leaves alone
 
     def __call__(self, *operands: Any) -> Any:
         top = top_trace(operands)
@@ -319,8 +320,3 @@ class General(Op):
     def depends(self, *patterns: Any) -> Any:
         avals = [Aval(p.shape, np.dtype(np.float64)) for p in patterns]
         return pattern.dense(patterns, self.infer(*avals).shape)
-
-
-def is_real(dtype: Any) -> bool:
-    """Whether `dtype` is not complex."""
-    return kind(dtype) != "c"

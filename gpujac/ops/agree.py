@@ -46,9 +46,10 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
         return None
     if op.singular and (op.tame is None or not op.tame(*xs)):
         with np.errstate(all="ignore"):  # a derivative does not warn where the function did not
-            c = _fit(slope(*xs, y), y)
-            target = payload(c)
-            return c if backend_of(target).all_finite(target) else Guarded(c)
+            c = slope(*xs, y)
+            if c.__class__ is Mask:
+                return c if c.factor is None else Mask(c.keep, _checked(_fit(c.factor, y)))
+            return _checked(_fit(c, y))
     c = slope(*xs, y)
     kind_of = c.__class__
     if kind_of is float or kind_of is int or kind_of is complex:
@@ -58,6 +59,11 @@ def coefficient(op: Any, position: int, xs: tuple, y: Any) -> Any:
     if kind_of is Mask:
         return c if c.factor is None else Mask(c.keep, _fit(c.factor, y))
     return c if c.dtype is y.dtype else _fit(c, y)
+
+
+def _checked(c: Any) -> Any:
+    target = payload(c)
+    return c if backend_of(target).all_finite(target) else Guarded(c)
 
 
 def _fit(c: Any, y: Any) -> Any:
@@ -94,15 +100,17 @@ def scale(t: Any, c: Any) -> Any:
         return times(t, c)
     if isinstance(c, Guarded):
         return guarded(t, c.value)
-    return where(c.keep, t if c.factor is None else times(t, c.factor), 0)
+    return where(c.keep, scale(t, c.factor), 0)
 
 
 def conjugated(c: Any) -> Any:
     """The coefficient of the transpose: complex ones are conjugated."""
     if type(c) is Guarded:
         return Guarded(conjugated(c.value))
-    if c is None or type(c) is Mask:
+    if c is None:
         return c
+    if type(c) is Mask:
+        return c if c.factor is None else Mask(c.keep, conjugated(c.factor))
     if type(c) is complex:
         return c.conjugate()
     return CONJ(c) if type(c) not in (int, float) and kind(c.dtype) == "c" else c

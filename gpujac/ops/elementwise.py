@@ -38,9 +38,10 @@ where = pointwise(
     slopes=(None, lambda c, a, b, y: Mask(c), lambda c, a, b, y: Mask(logical_not(c))),
     jointly=True, complex_ok=True, kinds="bff", cuda="c ? a : b",
 )  # fmt: skip
-# t * c where t != 0, else 0: the product with a coefficient that may be infinite.
+# t * c where t != 0, else 0: the product with a coefficient that may be infinite, whose own
+# derivative may be infinite too, so where t == 0 it is left out and not multiplied by 0.
 guarded = pointwise(
-    "guarded", 2, slopes=(lambda t, c, y: c, lambda t, c, y: t), linear=(True, True),
+    "guarded", 2, slopes=(lambda t, c, y: c, lambda t, c, y: Mask(not_equal(t, 0), t)), linear=(True, True),
     singular=True, complex_ok=True, cuda="t == 0 ? 0 : t * c",
 )  # fmt: skip
 

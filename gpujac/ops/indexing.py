@@ -35,6 +35,15 @@ def as_slices(key: Key) -> tuple:
     return tuple(parts)
 
 
+def _writable(be: Any, x: Any) -> Any:
+    """A copy that can be written into: NumPy's scalars cannot."""
+    if x.shape:
+        return be.copy(x)
+    out = be.zeros((), x.dtype, x)
+    out[...] = x
+    return out
+
+
 def _key_shape(key: Key) -> Shape:
     return tuple(len(range(*k)) for k in key if not isinstance(k, int))
 
@@ -115,7 +124,7 @@ class Clear(Linear):
         return (..., *as_slices(self.key))
 
     def evaluate(self, be: Any, x: Any) -> Any:
-        out = be.copy(x)
+        out = _writable(be, x)
         out[self.index] = 0
         return out
 
@@ -144,7 +153,7 @@ class SetSlice(Joint):
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         x, value = operands
-        out = be.copy(x)
+        out = _writable(be, x)
         out[self.index] = value
         return out
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpujac.array.shape import concatenate
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.trace import Tracer
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
 from gpujac.transforms.flatten import owned
@@ -147,8 +147,3 @@ class Block:
 def any_traced(parts: list) -> bool:
     """Whether rows belong to an outer transform, so that they cannot be written into a buffer."""
     return any(isinstance(p.values if type(p) is Hot else p, Tracer) for p in parts)
-
-
-def buffer_like(leaves: list) -> Any:
-    """An array that tells backend and device."""
-    return payload(leaves[0])

@@ -156,6 +156,6 @@ def l2_bytes() -> int:
     return _L2[0]
 
 
-def memory_cap(memory: Any) -> int | None:
+def memory_cap(what: str, memory: Any) -> int | None:
     """The cap in bytes from the argument or the setting."""
-    return settings.parse_bytes(memory) if memory is not None else settings.get("memory")
+    return settings.parse_bytes(memory, f"{what}: memory") if memory is not None else settings.get("memory")

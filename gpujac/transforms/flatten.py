@@ -79,8 +79,9 @@ def selected(what: str, argnums: Any, args: tuple) -> tuple[int, ...]:
                 "keyword arguments cannot be selected"
             )
     found = tuple(operator.index(a) % n for a in wanted)
-    if len(set(found)) != len(found):
-        raise ArgumentError(f"{what}: argnums={argnums} names argument {found[0]} twice")
+    for i, position in enumerate(found):
+        if position in found[:i]:
+            raise ArgumentError(f"{what}: argnums={argnums} names argument {position} twice; name each once")
     return found
 
 
@@ -101,7 +102,12 @@ class Point:
         for position in self.positions:
             leaves, spec = trees.flatten(args[position])
             for i, x in enumerate(leaves):
-                if not _is_differentiable_leaf(x):
+                try:
+                    usable = _is_differentiable_leaf(x)
+                except DTypeError as error:  # an array of objects, strings or dates
+                    path = trees.spec_paths(spec)[i]
+                    raise DTypeError(f"{what}: args[{position}]{path}: {error}") from None
+                if not usable:
                     raise _bad_leaf(what, args, position, i)
             self.specs.append(spec)
             self.counts.append(len(leaves))
@@ -133,6 +139,14 @@ class Point:
         parts = self.trees(leaves)
         return parts[0] if self.single else tuple(parts)
 
+    def name(self, leaf: int) -> str:
+        """What messages call a leaf: `args[0]['w']`."""
+        for position, spec, n in zip(self.positions, self.specs, self.counts, strict=True):
+            if leaf < n:
+                return f"args[{position}]{trees.spec_paths(spec)[leaf]}"
+            leaf -= n
+        raise IndexError(leaf)
+
     def tangents(self, what: str, tangents: Any) -> list:
         """Flat tangents, checked against the primals and cast to their dtypes."""
         if not isinstance(tangents, tuple):
@@ -144,9 +158,13 @@ class Point:
                 f"{what}: {len(tangents)} tangents for {len(self.specs)} primals; give one per primal"
             )
         flat: list = []
-        for i, (spec, t) in enumerate(zip(self.specs, tangents, strict=True)):
-            flat += trees.match(spec, t, f"{what}: tangents[{i}]")
-        return [matched(what, "tangent", t, x) for t, x in zip(flat, self.leaves, strict=True)]
+        start = 0
+        for i, (spec, n, t) in enumerate(zip(self.specs, self.counts, tangents, strict=True)):
+            found = trees.match(spec, t, f"{what}: tangents[{i}]")
+            names = (f"tangents[{i}]", f"args[{i}]")
+            flat += matched(what, names, spec, found, self.leaves[start : start + n])
+            start += n
+        return flat
 
 
 def _boxed(tree: Any, box: Any) -> Any:
@@ -176,20 +194,44 @@ def _bad_leaf(what: str, args: tuple, position: int, leaf: int) -> Exception:
     )
 
 
-def matched(what: str, name: str, t: Any, x: Any, like: Any = None) -> Any:
-    """A tangent or cotangent in the shape and dtype of `x`; `like` where `x` is no array."""
-    if not isinstance(t, Tracer) and not is_array(t):
-        raise ArgumentTypeError(f"{what}: a {name} is a {type(t).__name__}, not an array or a number")
+def matched(what: str, names: tuple[str, str], spec: trees.Spec, flat: list, leaves: list,
+            like: Any = None) -> list:  # fmt: skip
+    """Tangents or cotangents in the shapes and dtypes of `leaves`; `like` where those are no arrays.
+
+    `names` and `spec` say what the two trees are called in messages, and where each leaf stands.
+    """
+    done = []
+    for i, (t, x) in enumerate(zip(flat, leaves, strict=True)):
+        if not isinstance(t, Tracer) and not is_array(t):
+            path = trees.spec_paths(spec)[i]
+            raise ArgumentTypeError(
+                f"{what}: {names[0]}{path} is a {type(t).__name__}, not an array or a number"
+            )
+        complex_for_real = kind(dtype_of(t)) == "c" and kind(dtype_of(x)) != "c"
+        if shape_of(t) != shape_of(x) or complex_for_real:
+            raise _mismatch(what, names, trees.spec_paths(spec)[i], t, x)
+        done.append(_cast(t, x, like))
+    return done
+
+
+def _mismatch(what: str, names: tuple[str, str], path: str, t: Any, x: Any) -> Exception:
+    """The error for a tangent or cotangent that does not fit its array."""
+    given, reference = (name + path for name in names)
     if shape_of(t) != shape_of(x):
-        raise ShapeError(
-            f"{what}: a {name} has shape {tuple(shape_of(t))}, but its counterpart has "
+        return ShapeError(
+            f"{what}: {given} has shape {tuple(shape_of(t))}, but {reference} has "
             f"{tuple(shape_of(x))}; shapes must match exactly"
         )
+    return DTypeError(
+        f"{what}: {given} is {dtype_of(t)}, but {reference} is {dtype_of(x)}; take its real part"
+    )
+
+
+def _cast(t: Any, x: Any, like: Any) -> Any:
+    """A tangent or cotangent in the dtype of `x`."""
     have, want = dtype_of(t), dtype_of(x)
     if have == want and (type(t) not in PYTHON_SCALARS or type(x) in PYTHON_SCALARS):
         return t
-    if kind(have) == "c" and kind(want) != "c":
-        raise DTypeError(f"{what}: a complex {name} for a real array; take its real part")
     if type(t) in PYTHON_SCALARS:
         like = like_of(x) if like is None else like
         return backend_of(like).asarray(t, want, like)[()]
@@ -220,17 +262,21 @@ class Outputs:
         for i, y in enumerate(self.leaves):
             if not isinstance(y, Tracer) and not is_array(y):
                 raise ArgumentTypeError(
-                    f"{what}: output{trees.spec_paths(self.spec)[i]} is a {type(y).__name__}, not an "
-                    "array or a number; return extra results through has_aux=True"
+                    f"{what}: {self.name(i)} is a {type(y).__name__}, not an array or a number; "
+                    "return extra results through has_aux=True"
                 )
+
+    def name(self, leaf: int) -> str:
+        """What messages call a leaf: `output['w']`."""
+        return f"output{trees.spec_paths(self.spec)[leaf]}"
 
     def check_differentiable(self, what: str) -> None:
         """Raise for integer and boolean outputs."""
         for i, y in enumerate(self.leaves):
             if not is_differentiable(dtype_of(y)):
                 raise DTypeError(
-                    f"{what}: output{trees.spec_paths(self.spec)[i]} has dtype {dtype_of(y)}: outputs "
-                    "must be floating-point or complex; return it through has_aux=True"
+                    f"{what}: {self.name(i)} has dtype {dtype_of(y)}: outputs must be floating-point "
+                    "or complex; return it through has_aux=True"
                 )
 
     def rebuilt(self, *flats: list) -> tuple:

@@ -66,8 +66,8 @@ class Hot:
         if c is None:
             return self
         if type(c) is Mask:
-            factor = None if c.factor is None else self.pick(c.factor)
-            return self.with_values(scale(self.vector(), Mask(self.pick(c.keep), factor)))
+            values = self.scaled(c.factor).vector()
+            return self.with_values(scale(values, Mask(self.pick(c.keep))))
         if type(c) is Guarded:
             return self.with_values(ew.guarded(self.vector(), self.pick(c.value)))
         picked = self.pick(c)

@@ -7,9 +7,9 @@ from typing import Any
 from gpujac import ranges, trees
 from gpujac.array.common import astype
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer
-from gpujac.errors import ArgumentError, DTypeError
+from gpujac.errors import ArgumentError, ArgumentTypeError, DTypeError
 from gpujac.ops import structure as st
 from gpujac.program.simplify import collapse
 from gpujac.transforms import chunking
@@ -30,9 +30,11 @@ class Options:
     def __init__(self, what: str, mode: str, argnums: Any, has_aux: bool, chunk_size: Any, assembly: str,
                  memory: Any, with_value: bool, holomorphic: bool, progress: bool, report: Any) -> None:  # fmt: skip
         fl.check_argnums(what, argnums)
+        if report is not None and not callable(report):
+            raise ArgumentTypeError(f"{what}: report={report!r} is a {type(report).__name__}; give a function")
         chunking.check_chunk_size(what, chunk_size)
         chunking.check_assembly(what, assembly)
-        self.memory = chunking.memory_cap(memory)
+        self.memory = chunking.memory_cap(what, memory)
         self.what, self.mode, self.argnums, self.has_aux = what, mode, argnums, has_aux
         self.chunk_size, self.assembly, self.with_value = chunk_size, assembly, with_value
         self.holomorphic, self.progress, self.report = holomorphic, progress, report
@@ -60,17 +62,20 @@ def _jacobian(f: Callable, options: Options) -> Callable:
 def _check_types(options: Options, linear: Linearized) -> None:
     what = options.what
     linear.outputs.check_differentiable(what)
-    leaves = [("input", x) for x in linear.point.leaves] + [("output", y) for y in linear.values]
-    if not options.holomorphic:
-        for name, x in leaves:
-            if kind(dtype_of(x)) == "c":
+    for side, leaves in ((linear.point, linear.point.leaves), (linear.outputs, linear.values)):
+        for i, x in enumerate(leaves):
+            dtype = dtype_of(x)
+            if (kind(dtype) == "c") == bool(options.holomorphic):
+                continue
+            if options.holomorphic:
                 raise DTypeError(
-                    f"{what}: an {name} is {dtype_of(x)}; the Jacobian of a complex function is ambiguous. "
-                    "Split it into real and imaginary parts, or set holomorphic=True for a holomorphic one"
+                    f"{what}: {side.name(i)} is {dtype}, but holomorphic=True needs complex inputs and "
+                    "outputs throughout; leave it out, or convert the array"
                 )
-    elif any(kind(dtype_of(x)) != "c" for _, x in leaves):
-        raise DTypeError(f"{what}: holomorphic=True needs complex inputs and outputs throughout")
-    assert all(is_differentiable(dtype_of(y)) for y in linear.values)
+            raise DTypeError(
+                f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. "
+                "Split it into real and imaginary parts, or set holomorphic=True for a holomorphic one"
+            )
 
 
 _WIDE_BYTES = 16_000  # rows times the widest variable from which merging entries pays
@@ -169,8 +174,10 @@ class _Run:
 
     def _chunk(self, blocks: list, start: int, stop: int) -> None:
         token = ranges.push("basis", ranges.CHUNK)
-        seeds = self._seeds(start, stop)
-        ranges.pop(token)
+        try:
+            seeds = self._seeds(start, stop)
+        finally:
+            ranges.pop(token)
         token = ranges.push("sweep", ranges.REPLAY, stop - start)
         try:
             parts = self._sweep(seeds, stop - start)

@@ -6,10 +6,9 @@ from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape, aval_of, dtype_of, kind, shape_of
 from gpujac.core.op import Op
-from gpujac.core.trace import Trace, payload, top_trace
+from gpujac.core.trace import Trace, payload
 from gpujac.errors import ConcretizationError, MissingRuleError
 from gpujac.ops.agree import agreement, coefficient
-from gpujac.ops.elementwise import add
 from gpujac.program.ir import Apply, Gather, Partial, Scale
 
 
@@ -176,16 +175,3 @@ def _broadcast(shapes: list[Shape]) -> Shape:
     rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
     return tuple(next((n for n in column if n != 1), 1) for column in zip(*padded, strict=True))
-
-
-def sum_tracers(xs: list) -> Any:
-    """The sum of several tracers of one shape."""
-    total = xs[0]
-    for x in xs[1:]:
-        total = add(total, x)
-    return total
-
-
-def is_recorded(x: Any) -> bool:
-    """Whether the highest trace of `x` records without values."""
-    return isinstance(top_trace((x,)), RecordTrace)

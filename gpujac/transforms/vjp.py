@@ -92,7 +92,8 @@ class Pullback:
         """Cotangents of the primals (a tuple) from one with the structure of the output."""
         linear = self._linear
         flat = trees.match(linear.outputs.spec, cotangent, "vjp: cotangent")
-        cts = [fl.matched("vjp", "cotangent", ct, y) for ct, y in zip(flat, linear.values, strict=True)]
+        names = ("cotangent", "output")
+        cts = fl.matched("vjp", names, linear.outputs.spec, flat, linear.values)
         return linear.point.result(linear.pulled(cts))
 
 
@@ -228,8 +229,8 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
     def transposed(ct: Any, /) -> tuple:
         """Cotangents of the arguments from one of the output."""
         flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
-        what = ("linear_transpose", "cotangent")
-        cts = [fl.matched(*what, c, a, like) for c, a in zip(flat, avals, strict=True)]
+        names = ("cotangent", "output")
+        cts = fl.matched("linear_transpose", names, out.spec, flat, avals, like)
         seeds = [(v, c) for v, c in zip(program.outputs, cts, strict=True) if v is not None]
         token = ranges.push("sweep", ranges.REPLAY)
         try:
@@ -273,7 +274,7 @@ def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, 
         y = _scalar(what, linear)
         if kind(dtype_of(y)) == "c" and not holomorphic:
             raise DTypeError(
-                f"{what}: the output is complex; a gradient needs a real scalar. Return its real part or "
+                f"{what}: the output is {dtype_of(y)}; a gradient needs a real scalar. Return its real part or "
                 "abs, or set holomorphic=True for a holomorphic function"
             )
         gradient = linear.pulled([fl.ones_of(y)])
@@ -359,15 +360,7 @@ def grad_and_value(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Call
         >>> float(g), float(y)
         (6.0, 9.0)
     """
-    fl.check_callable("grad_and_value", f)
-    fl.check_argnums("grad_and_value", argnums)
-
-    @_named(f)
-    def both(*args: Any, **kwargs: Any) -> Any:
-        g, y, aux = _gradient("grad_and_value", f, argnums, has_aux, args, kwargs)
-        return g, ((y, aux) if has_aux else y)
-
-    return both
+    return _with_value("grad_and_value", f, argnums, has_aux)
 
 
 def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
@@ -391,12 +384,25 @@ def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Call
         >>> float(y), float(g)
         (9.0, 6.0)
     """
-    swapped = grad_and_value(f, argnums, has_aux)
+    swapped = _with_value("value_and_grad", f, argnums, has_aux)
 
     @_named(f)
     def both(*args: Any, **kwargs: Any) -> Any:
         g, y = swapped(*args, **kwargs)
         return y, g
+
+    return both
+
+
+def _with_value(what: str, f: Callable, argnums: Any, has_aux: bool) -> Callable:
+    """The function that returns the gradient and the value of `f`."""
+    fl.check_callable(what, f)
+    fl.check_argnums(what, argnums)
+
+    @_named(f)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        g, y, aux = _gradient(what, f, argnums, has_aux, args, kwargs)
+        return g, ((y, aux) if has_aux else y)
 
     return both
 

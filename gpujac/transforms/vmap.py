@@ -1,18 +1,19 @@
 """Vectorization: a function of one example becomes a function of a batch."""
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from gpujac import ranges, trees
+from gpujac import ranges, settings, trees
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES, is_array
 from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, shape_of
-from gpujac.core.op import Linear
+from gpujac.core.op import General, Linear
 from gpujac.core.trace import Trace, Tracer
 from gpujac.errors import (
     ArgumentError,
@@ -135,9 +136,12 @@ class VmapTrace(Trace):
         values, axes = self.split(operands)
         if all(a is None for a in axes):
             return self.tracer(op(*values), None)
-        if getattr(op, "leading", False):
+        if op.leading:
             (value,), (axis,) = values, axes
             y = op(move_axis(value, axis, -len(value.shape)))
+            return self.tracer(y, -len(y.shape))
+        if type(op).batch is General.batch and self.size and settings.get("missing_batch_rule") == "loop":
+            y = _looped(op, self.size, values, axes)
             return self.tracer(y, -len(y.shape))
         y, axis = op.batch(self.size, tuple(values), tuple(axes))
         return self.tracer(y, axis)
@@ -160,6 +164,21 @@ class VmapTrace(Trace):
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
         return describe_batched(x, self.size)
+
+
+def _looped(op: Any, size: int, values: list, axes: list) -> Any:
+    """An op without a batch rule, lane by lane, the lanes in front; it says that this is slow."""
+    warnings.warn(
+        f"vmap: {op.name} has no batch rule, so it runs once per lane, which is slow; write its "
+        'batch rule, or set settings.missing_batch_rule="raise" to have an error instead',
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    lanes = [
+        op(*(x if a is None else _one_lane(x, a, lane) for x, a in zip(values, axes, strict=True)))
+        for lane in range(size)
+    ]
+    return concatenate([_with_axis(y, 0) for y in lanes], 0)
 
 
 def _aligned(value: Any, axis: int | None, rank: int, k: int) -> Any:
@@ -250,7 +269,8 @@ def _check_options(in_dims: Any, randomness: Any, chunk_size: Any, axis_size: An
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise ArgumentTypeError(f"vmap: {name}={value!r} is no integer; give an int or None")
         if value < (1 if name == "chunk_size" else 0):
-            raise ArgumentError(f"vmap: {name}={value} must be at least 1, or None")
+            low = 1 if name == "chunk_size" else 0
+            raise ArgumentError(f"vmap: {name}={value} must be at least {low}, or None")
     if method not in ("batch", "loop"):
         raise ArgumentError(f"vmap: method={method!r} is neither 'batch' nor 'loop'")
 

@@ -124,7 +124,7 @@ def test_integer_operands_do_not_widen_more_than_numpy_does():
 
 def test_casts_forward_and_back():
     x = np.array([1.0, 2.0], F32)
-    f = lambda x: (x.astype(np.float64) ** 2).astype(F32)  # noqa: E731 (a one-line function)
+    f = lambda x: (x.astype(np.float64) ** 2).astype(F32)
     assert gj.jvp(f, (x,), (x,))[1].dtype == F32
     np.testing.assert_allclose(gj.jacrev(f)(x), np.diag(2 * x))
     assert gj.jacrev(f)(x).dtype == F32
@@ -135,7 +135,7 @@ def test_casts_forward_and_back():
 
 @pytest.mark.parametrize("x", [2.0, np.float64(2.0), np.array(2.0), np.float32(2.0), np.array(2.0, F32)])
 def test_scalars_of_every_kind_are_zero_dimensional_arrays(x):
-    f = lambda x: np.sin(x) * x + x**3 / 2 - 1  # noqa: E731 (a one-line function)
+    f = lambda x: np.sin(x) * x + x**3 / 2 - 1
     wanted = np.sin(2.0) + 2 * np.cos(2.0) + 6.0
     dtype = np.asarray(x).dtype
     for found in (

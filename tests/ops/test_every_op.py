@@ -178,8 +178,22 @@ def test_a_missing_jvp_names_op_rule_and_reason():
 
 
 def test_a_missing_batch_rule_names_op_rule_and_reason():
-    with pytest.raises(MissingRuleError, match="opaque has no batch rule"):
+    with (
+        gj.settings.override(missing_batch_rule="raise"),
+        pytest.raises(MissingRuleError, match="opaque has no batch rule: no such rule is written"),
+    ):
         gj.vmap(lambda x: OPAQUE(x))(np.ones(3))
+
+
+def test_a_missing_batch_rule_is_a_loop_that_says_it_is_slow():
+    x = np.arange(12.0).reshape(3, 4)
+    for axis in (0, 1):
+        with pytest.warns(RuntimeWarning, match="^vmap: opaque has no batch rule, so it runs once per lane"):
+            y = gj.vmap(lambda x: OPAQUE(x), in_dims=axis, out_dims=axis)(x)
+        assert np.array_equal(y, x * x)
+    with pytest.warns(RuntimeWarning, match="opaque"):
+        y = gj.vmap(gj.vmap(lambda x: OPAQUE(x)))(x)
+    assert np.array_equal(y, x * x)
 
 
 def test_a_missing_slope_names_op_rule_and_reason():

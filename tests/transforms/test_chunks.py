@@ -136,7 +136,7 @@ def test_auto_takes_one_pass_for_few_rows_and_pointwise_programs(transform):
 
 
 def test_auto_depends_on_shapes_only():
-    f = lambda x: np.cumsum(np.sin(x))  # noqa: E731
+    f = lambda x: np.cumsum(np.sin(x))
     first = plan_of(gj.jacrev, f, np.ones(3000))
     ballast = np.ones(4_000_000)
     assert plan_of(gj.jacrev, f, np.zeros(3000)) == first
@@ -205,7 +205,7 @@ def test_a_batched_captured_value_under_an_outer_vmap(transform, assembly, chunk
 def test_larger_random_chunks(m, n, chunk_size):
     x = np.linspace(0.1, 1.0, n)
     M = np.linspace(-1.0, 1.0, m * n).reshape(m, n)
-    f = lambda x: (np.tanh(M @ x), x * x)  # noqa: E731
+    f = lambda x: (np.tanh(M @ x), x * x)
     for transform in TRANSFORMS:
         a = transform(f, chunk_size=chunk_size, assembly="stack")(x)
         h.assert_same_bits(a, transform(f, chunk_size=chunk_size, assembly="preallocate")(x))

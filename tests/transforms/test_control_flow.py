@@ -70,7 +70,7 @@ def test_values_decide_in_every_transform_but_vmap(f):
     t = np.array([0.3, -0.2, 1.0])
     np.testing.assert_allclose(gj.jvp(f, (x,), (t,))[1], J @ t, atol=1e-5)
     np.testing.assert_allclose(gj.linearize(f, x)[1](t), J @ t, atol=1e-5)
-    loss = lambda x: (f(x) ** 2).sum()  # noqa: E731
+    loss = lambda x: (f(x) ** 2).sum()
     H = gj.hessian(loss)(x)
     np.testing.assert_allclose(H, reference(gj.grad(loss), x), atol=1e-4)
 
@@ -103,9 +103,9 @@ LOSING = {
 def test_what_would_lose_the_derivative_raises(name):
     ask = LOSING[name]
     if name == "np.array of a list":
-        asked = lambda x: (ask(x), x)[1]  # noqa: E731
+        asked = lambda x: (ask(x), x)[1]
     else:
-        asked = lambda x: (ask(x), x * 1.0)[1]  # noqa: E731
+        asked = lambda x: (ask(x), x * 1.0)[1]
     with pytest.raises((gj.GpujacError, TypeError)):
         gj.grad(asked)(1.5)
 

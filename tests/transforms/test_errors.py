@@ -21,11 +21,6 @@ def refused(error, builtin, match):
     return pytest.raises(error, match=match)
 
 
-def called(name):
-    """What messages call the transform: value_and_grad speaks as grad_and_value."""
-    return "grad_and_value" if name == "value_and_grad" else name
-
-
 # ---------------------------------------------------------------- selection (E1 to E5)
 
 
@@ -33,27 +28,27 @@ def called(name):
 @pytest.mark.parametrize("argnums", [[0], 0.0, None, "0", True, {0}])
 def test_argnums_of_a_wrong_type(name, argnums):
     kind = type(argnums).__name__
-    with refused(gj.ArgumentTypeError, TypeError, rf"^{called(name)}: argnums=.* is a {kind}; give an int or a tuple"):
+    with refused(gj.ArgumentTypeError, TypeError, rf"^{name}: argnums=.* is a {kind}; give an int or a tuple"):
         SELECTING[name](np.sum, argnums)
 
 
 @every_selecting
 @pytest.mark.parametrize("argnums", [(0, 1.0), (0, (1,)), (True,), ("0",), (None,)])
 def test_an_entry_of_argnums_of_a_wrong_type(name, argnums):
-    with refused(gj.ArgumentTypeError, TypeError, rf"^{called(name)}: argnums=.* is no int"):
+    with refused(gj.ArgumentTypeError, TypeError, rf"^{name}: argnums=.* is no int"):
         SELECTING[name](np.sum, argnums)
 
 
 @every_selecting
 def test_empty_argnums(name):
-    with refused(gj.ArgumentError, ValueError, rf"^{called(name)}: argnums=\(\) is empty; name at least one"):
+    with refused(gj.ArgumentError, ValueError, rf"^{name}: argnums=\(\) is empty; name at least one"):
         SELECTING[name](np.sum, ())
 
 
 @every_selecting
 @pytest.mark.parametrize("argnums", [2, -3, (0, 2), (-3,)])
 def test_argnums_out_of_range(name, argnums):
-    words = rf"^{called(name)}: argnums=.*f got only 2 positional arguments; keyword arguments cannot be selected"
+    words = rf"^{name}: argnums=.*f got only 2 positional arguments; keyword arguments cannot be selected"
     with refused(gj.ArgnumsRangeError, ValueError, words):
         SELECTING[name](lambda x, y: (x * y).sum(), argnums)(X, X)
     assert issubclass(gj.ArgnumsRangeError, IndexError)
@@ -67,8 +62,10 @@ def test_keyword_arguments_cannot_be_selected(name):
 
 @every_selecting
 def test_duplicate_argnums_after_wrapping(name):
-    with refused(gj.ArgumentError, ValueError, rf"^{called(name)}: argnums=\(0, -2\) names argument 0 twice"):
+    with refused(gj.ArgumentError, ValueError, rf"^{name}: argnums=\(0, -2\) names argument 0 twice"):
         SELECTING[name](lambda x, y: (x * y).sum(), (0, -2))(X, X)
+    with refused(gj.ArgumentError, ValueError, r"argnums=\(1, 0, 0\) names argument 0 twice; name each once"):
+        SELECTING[name](lambda x, y: (x * y).sum(), (1, 0, 0))(X, X)
 
 
 # ---------------------------------------------------------------- leaves (E6, E7, E30, E31)
@@ -77,8 +74,8 @@ def test_duplicate_argnums_after_wrapping(name):
 def calls_on(x):
     """Every transform on a point that holds `x`, as (name in messages, call)."""
     tree = {"w": [X, x]}
-    f = lambda t: t["w"][0].sum()  # noqa: E731
-    yield from ((called(name), lambda t=t: t(f)(tree)) for name, t in SELECTING.items())
+    f = lambda t: t["w"][0].sum()
+    yield from ((name, lambda t=t: t(f)(tree)) for name, t in SELECTING.items())
     yield "vjp", lambda: gj.vjp(f, tree)
     yield "linearize", lambda: gj.linearize(f, tree)
     yield "jvp", lambda: gj.jvp(f, (tree,), (tree,))
@@ -108,14 +105,14 @@ def test_integers_carry_no_derivative(x):
                          ids=["strings", "objects", "dates"])  # fmt: skip
 def test_arrays_without_numbers_are_refused(x):
     for _, call in calls_on(x):
-        with refused(gj.DTypeError, TypeError, "not numeric"):
+        with refused(gj.DTypeError, TypeError, r"args\[0\]\['w'\]\[1\]: dtype .* is not numeric"):
             call()
 
 
 def test_something_that_is_no_function():
     for name in [*SELECTING, "vmap"]:
         with refused(
-            gj.ArgumentTypeError, TypeError, f"^{called(name)}: the first argument must be a function, not int"
+            gj.ArgumentTypeError, TypeError, f"^{name}: the first argument must be a function, not int"
         ):
             getattr(gj, name)(3)
     for call in (lambda: gj.vjp(3, X), lambda: gj.jvp(3, (X,), (X,)), lambda: gj.linearize(None, X),
@@ -137,7 +134,7 @@ def test_primals_and_tangents_must_be_tuples():
 
 
 def test_tangents_that_do_not_match():
-    f = lambda p, y: p["a"] * y  # noqa: E731
+    f = lambda p, y: p["a"] * y
     with refused(gj.StructureError, ValueError, "^jvp: 1 tangents for 2 primals"):
         gj.jvp(f, ({"a": X}, X), ({"a": X},))
     with refused(
@@ -146,13 +143,13 @@ def test_tangents_that_do_not_match():
         gj.jvp(f, ({"a": X}, X), ({"b": X}, X))
     with refused(gj.StructureError, ValueError, r"^jvp: tangents\[1\]: expected a leaf, found list"):
         gj.jvp(f, ({"a": X}, X), ({"a": X}, [X]))
-    with refused(gj.ShapeError, ValueError, r"^jvp: a tangent has shape \(2,\), but its counterpart has \(3,\)"):
+    with refused(gj.ShapeError, ValueError, r"^jvp: tangents\[0\]\['a'\] has shape \(2,\), but args\[0\]\['a'\] has \(3,\)"):
         gj.jvp(f, ({"a": X}, X), ({"a": X[:2]}, X))
     with refused(gj.ShapeError, ValueError, r"shape \(\), but"):
         gj.jvp(np.sin, (X,), (1.0,))
-    with refused(gj.ArgumentTypeError, TypeError, "^jvp: a tangent is a str"):
+    with refused(gj.ArgumentTypeError, TypeError, r"^jvp: tangents\[0\] is a str"):
         gj.jvp(np.sin, (X,), ("t",))
-    with refused(gj.DTypeError, TypeError, "^jvp: a complex tangent for a real array; take its real part"):
+    with refused(gj.DTypeError, TypeError, r"^jvp: tangents\[0\] is complex128, but args\[0\] is float64; take its real part"):
         gj.jvp(np.sin, (X,), (Z,))
 
 
@@ -164,11 +161,11 @@ def test_cotangents_that_do_not_match():
         pullback(X)
     with refused(gj.StructureError, ValueError, "^vjp: cotangent: the missing key is 's'"):
         pullback({"y": X})
-    with refused(gj.ShapeError, ValueError, r"^vjp: a cotangent has shape \(1, 3\), but its counterpart has \(3,\)"):
+    with refused(gj.ShapeError, ValueError, r"^vjp: cotangent\['y'\] has shape \(1, 3\), but output\['y'\] has \(3,\)"):
         pullback({"y": X[None], "s": 1.0})
     with refused(gj.StructureError, ValueError, r"^vjp: cotangent\['s'\]: expected a leaf, found None"):
         pullback({"y": X, "s": None})
-    with refused(gj.DTypeError, TypeError, "complex cotangent for a real array"):
+    with refused(gj.DTypeError, TypeError, r"^vjp: cotangent\['y'\] is complex128, but output\['y'\] is float64; take its real part"):
         pullback({"y": Z, "s": 1.0})
     with pytest.raises(TypeError, match="positional argument"):
         pullback(X, X)
@@ -184,7 +181,7 @@ def test_a_linear_map_refuses_what_jvp_refuses():
     _, lin = gj.linearize(lambda p: p["a"], {"a": X})
     with refused(gj.StructureError, ValueError, r"^linearize: tangents\[0\]: the missing key is 'a'"):
         lin({})
-    with refused(gj.ShapeError, ValueError, r"^linearize: a tangent has shape \(1,\)"):
+    with refused(gj.ShapeError, ValueError, r"^linearize: tangents\[0\]\['a'\] has shape \(1,\)"):
         lin({"a": X[:1]})
 
 
@@ -200,7 +197,7 @@ def test_keyword_arguments_of_vjp_jvp_and_linearize():
 
 def calls_of(f):
     """Every transform that differentiates `f` at X."""
-    yield from ((called(name), lambda t=t: t(f)(X)) for name, t in JACOBIANS.items())
+    yield from ((name, lambda t=t: t(f)(X)) for name, t in JACOBIANS.items())
     yield "vjp", lambda: gj.vjp(f, X)
     yield "jvp", lambda: gj.jvp(f, (X,), (X,))
     yield "linearize", lambda: gj.linearize(f, X)
@@ -234,7 +231,7 @@ def test_integer_outputs_are_refused_where_a_basis_or_a_cotangent_is_needed(f):
 
 @pytest.mark.parametrize("name", list(REVERSE))
 def test_the_output_of_grad_is_one_real_scalar(name):
-    transform, name = REVERSE[name], called(name)
+    transform, name = REVERSE[name], name
     with refused(
         gj.ShapeError, ValueError, rf"^{name}: .*scalar of shape \(\), not \(3,\); reduce it with .sum\(\), or use vjp"
     ):
@@ -245,7 +242,7 @@ def test_the_output_of_grad_is_one_real_scalar(name):
         transform(lambda x: (x.sum(),))(X)
     with refused(gj.StructureError, ValueError, "has_aux=True"):
         transform(lambda x: (x.sum(), x))(X)
-    with refused(gj.DTypeError, TypeError, f"^{name}: the output is complex; .*holomorphic=True"):
+    with refused(gj.DTypeError, TypeError, f"^{name}: the output is complex128; .*holomorphic=True"):
         transform(lambda z: z.sum())(Z)
     with refused(gj.DTypeError, TypeError, f"^{name}: the output has dtype int64, which has no derivative"):
         transform(lambda x: 3)(X)
@@ -262,7 +259,7 @@ def test_has_aux_needs_a_pair(result):
     names = {"vjp": lambda f: gj.vjp(f, X, has_aux=True), "jvp": lambda f: gj.jvp(f, (X,), (X,), has_aux=True),
              "linearize": lambda f: gj.linearize(f, X, has_aux=True)}  # fmt: skip
     for name, transform in SELECTING.items():
-        names[called(name)] = lambda f, t=transform: t(f, has_aux=True)(X)
+        names[name] = lambda f, t=transform: t(f, has_aux=True)(X)
     for name, call in names.items():
         words = rf"^{name}: with has_aux=True the function must return a tuple \(output, aux\), not "
         with refused(gj.StructureError, ValueError, words):
@@ -272,13 +269,13 @@ def test_has_aux_needs_a_pair(result):
 @every_jacobian
 def test_complex_functions_need_holomorphic(name):
     transform = JACOBIANS[name]
-    with refused(gj.DTypeError, TypeError, rf"^{name}: an input is complex128; .*ambiguous"):
+    with refused(gj.DTypeError, TypeError, rf"^{name}: args\[0\] is complex128; .*ambiguous"):
         transform(lambda z: z * z)(Z)
-    with refused(gj.DTypeError, TypeError, rf"^{name}: an output is complex128"):
+    with refused(gj.DTypeError, TypeError, rf"^{name}: output is complex128"):
         transform(lambda x: x * 1j)(X)
     if name == "hessian":
         return
-    with refused(gj.DTypeError, TypeError, f"^{name}: holomorphic=True needs complex inputs and outputs"):
+    with refused(gj.DTypeError, TypeError, f"^{name}: .* is float64, but holomorphic=True needs complex inputs and outputs"):
         transform(lambda x: x * 1j, holomorphic=True)(X)
 
 
@@ -304,7 +301,7 @@ def test_other_options(name):
     transform = JACOBIANS[name]
     with refused(gj.ArgumentError, ValueError, f'^{name}: assembly=\'copy\'; choose "auto", "stack" or "preallocate"'):
         transform(np.sin, assembly="copy")
-    with refused(gj.ArgumentError, ValueError, "memory='lots' is not a size"):
+    with refused(gj.ArgumentError, ValueError, f"^{name}: memory='lots' is not a size"):
         transform(np.sin, memory="lots")
     with refused(gj.ArgumentTypeError, TypeError, "memory="):
         transform(np.sin, memory=[1])
@@ -355,7 +352,7 @@ def test_in_dims_of_a_wrong_type(in_dims):
 
 
 def test_in_dims_of_a_wrong_structure():
-    f = lambda p, y: p["a"] * y[0]  # noqa: E731
+    f = lambda p, y: p["a"] * y[0]
     args = {"a": X}, [X, X]
     for in_dims, words in [
         ((0,), "expected 2 entries, found 1"),
@@ -405,7 +402,7 @@ def test_nothing_mapped(call):
 
 
 def test_out_dims_that_do_not_fit():
-    pair = lambda x: (x, x)  # noqa: E731
+    pair = lambda x: (x, x)
     for f, out_dims, words in [
         (pair, (0,), "expected 2 entries, found 1"),
         (pair, (0, 0, 0), "expected 2 entries, found 3"),
@@ -496,5 +493,6 @@ def test_messages_name_the_transform_that_was_called():
     for name, transform in JACOBIANS.items():
         with pytest.raises(gj.DTypeError, match=f"^{name}:"):
             transform(np.sin)(3)
-    with pytest.raises(gj.DTypeError, match=r"^grad:"):
-        gj.grad(np.sin)(3)
+    for name, transform in {**REVERSE, "grad_and_value": gj.grad_and_value}.items():
+        with pytest.raises(gj.DTypeError, match=f"^{name}:"):
+            transform(np.sin)(3)

@@ -87,7 +87,7 @@ def test_vmap_and_its_compositions(f):
 def test_a_constant_of_the_same_library():
     w = strict(W)
     # the strict library's own `w @ x` refuses any foreign operand; the function does not
-    f = lambda x: x.__array_namespace__().tanh(x.__array_namespace__().matmul(w, x))  # noqa: E731
+    f = lambda x: x.__array_namespace__().tanh(x.__array_namespace__().matmul(w, x))
     J = to_numpy(gj.jacrev(f)(strict(X)))
     np.testing.assert_allclose(J, (1 - np.tanh(W @ X) ** 2)[:, None] * W, rtol=1e-13)
     np.testing.assert_allclose(to_numpy(gj.jacfwd(f, chunk_size=2)(strict(X))), J, rtol=1e-13)

@@ -40,7 +40,7 @@ def test_trees_none_leaves_and_keywords():
 
 
 def test_values_with_and_without_aux():
-    f = lambda x: ((x**2).sum(), {"n": 3, "x": x})  # noqa: E731
+    f = lambda x: ((x**2).sum(), {"n": 3, "x": x})
     g, aux = gj.grad(f, has_aux=True)(X)
     assert aux["n"] == 3
     assert type(aux["x"]) is np.ndarray

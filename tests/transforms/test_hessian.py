@@ -64,7 +64,7 @@ def test_chunks_of_both_levels(chunk_size, inner_chunk_size):
 
 
 def test_every_composition_of_the_two_modes_is_the_hessian():
-    f = lambda x: np.sin(x) @ np.cumsum(x)  # noqa: E731
+    f = lambda x: np.sin(x) @ np.cumsum(x)
     H = gj.hessian(f)(X)
     for outer in (gj.jacrev, gj.jacfwd, gj.jacobian):
         for inner in (gj.jacrev, gj.jacfwd, gj.jacobian, gj.grad):

@@ -133,7 +133,7 @@ def test_under_vmap_every_lane_is_numpys(f):
 
 @every_program
 def test_second_derivatives_of_writes(f):
-    loss = lambda x: (f(x) ** 2).sum()  # noqa: E731
+    loss = lambda x: (f(x) ** 2).sum()
     H = gj.hessian(loss)(X)
     np.testing.assert_allclose(H, h.difference_matrix(gj.grad(loss), X), rtol=1e-5, atol=1e-5)
 
@@ -174,7 +174,7 @@ def run(program, x):
 
 @given(program=steps)
 def test_random_programs_of_writes_and_views(program):
-    f = lambda x: run(program, x)  # noqa: E731
+    f = lambda x: run(program, x)
     y, pullback = gj.vjp(f, X)
     np.testing.assert_allclose(y, run(program, X), rtol=1e-13)
     t = np.array([0.3, -0.7, 0.2, 1.0])

@@ -44,7 +44,7 @@ def test_several_arguments_and_trees():
 
 
 def test_only_shapes_and_dtypes_of_the_examples_matter():
-    f = lambda x: 3.0 * x  # noqa: E731 (used twice below, short)
+    f = lambda x: 3.0 * x
     a = gj.linear_transpose(f, X)(X)
     b = gj.linear_transpose(f, np.full(4, np.nan))(X)
     h.assert_close(a, b)
@@ -52,7 +52,7 @@ def test_only_shapes_and_dtypes_of_the_examples_matter():
 
 def test_complex_is_the_adjoint_under_the_real_inner_product(rng):
     M = A[:, :3] + 1j * A[:, 1:]
-    f = lambda z: M @ z + 2j * z  # noqa: E731
+    f = lambda z: M @ z + 2j * z
     z, ct = (h.random_like(np.zeros(3, complex), rng) for _ in range(2))
     (found,) = gj.linear_transpose(f, z)(ct)
     assert h.inner(ct, f(z)) == pytest.approx(h.inner(found, z), rel=1e-12)

@@ -121,7 +121,7 @@ def test_no_transform_makes_a_reference_cycle(name):
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 13, "auto"])
 def test_f_runs_exactly_once_whatever_the_chunk_size(chunk_size):
     calls = []
-    f = lambda x: (calls.append(1), np.cumsum(np.sin(x)) * x[0])[1]  # noqa: E731
+    f = lambda x: (calls.append(1), np.cumsum(np.sin(x)) * x[0])[1]
     for transform in (gj.jacrev, gj.jacfwd, gj.jacobian, gj.hessian):
         calls.clear()
         transform(f, chunk_size=chunk_size)(X[:14])
@@ -266,7 +266,7 @@ W800 = np.linspace(-1.0, 1.0, 800 * 800, dtype=np.float32).reshape(800, 800) / 3
 @pytest.mark.parametrize("transform", [gj.jacrev, gj.jacfwd], ids=["jacrev", "jacfwd"])
 @pytest.mark.parametrize(("assembly", "most"), [("preallocate", 1.15), ("stack", 2.15)])
 def test_the_peak_of_a_chunked_jacobian(transform, assembly, most):
-    f = lambda x: np.tanh(W800 @ x) * x  # noqa: E731
+    f = lambda x: np.tanh(W800 @ x) * x
     x = np.ones(800, np.float32)
     peak, J = peak_bytes(lambda: transform(f, chunk_size=10, assembly=assembly)(x))
     assert J.nbytes == 800 * 800 * 4
@@ -280,7 +280,7 @@ def test_a_pointwise_jacobian_is_one_placement(transform):
 
 
 def test_the_memory_cap_bounds_the_buffers():
-    f = lambda x: np.cumsum(np.sin(np.cumsum(x)))  # noqa: E731
+    f = lambda x: np.cumsum(np.sin(np.cumsum(x)))
     x = np.ones(600)
     J_bytes = 600 * 600 * 8
     cap = 200_000

@@ -120,7 +120,7 @@ def blocks(tensor, *trees):
 def second_differences(g, q):
     x, y = h.vector(q), h.vector(g(q))
     step = 2e-3
-    at = lambda v: h.vector(g(h.unvector(q, v)))  # noqa: E731
+    at = lambda v: h.vector(g(h.unvector(q, v)))
     H = np.empty((y.size, x.size, x.size))
     unit = np.eye(x.size) * step
     for i in range(x.size):
@@ -277,9 +277,9 @@ def test_vmap_of_the_hessian_equals_vmap_of_jacrev_of_jacrev_with_mixed_levels(k
 
 def test_perturbations_of_two_levels_are_not_confused():
     # d/dx (x * d/dy (x + y)) at 1 is 1; a system that confuses the levels says 2
-    inner = lambda x: x * gj.grad(lambda y: x + y)(1.0)  # noqa: E731
+    inner = lambda x: x * gj.grad(lambda y: x + y)(1.0)
     assert float(gj.grad(inner)(1.0)) == 1.0
-    inner = lambda x: x * gj.jvp(lambda y: x * y, (1.0,), (1.0,))[1]  # noqa: E731
+    inner = lambda x: x * gj.jvp(lambda y: x * y, (1.0,), (1.0,))[1]
     assert float(gj.jvp(inner, (3.0,), (1.0,))[1]) == 6.0
     assert float(gj.grad(inner)(3.0)) == 6.0
 
@@ -309,7 +309,7 @@ def test_a_pullback_made_inside_another_transform_and_used_there():
 
 
 def test_five_levels():
-    f = lambda x: np.exp(2 * x) * x  # noqa: E731
+    f = lambda x: np.exp(2 * x) * x
     g = f
     for transform in (gj.grad, gj.jacfwd, gj.jacrev, gj.grad, gj.jacfwd):
         g = transform(g)

@@ -20,9 +20,9 @@ every_chunk = pytest.mark.parametrize("chunk_size", [None, 1, 2])
 @every_chunk
 def test_where_does_not_count_two_channels_twice(transform, chunk_size):
     # both branches read x through one-hot rows, then a sum mixes them
-    f = lambda x: np.where(x > 1.5, 2 * x, 3 * x) + np.where(x > 2.5, x, 1.0) * x.sum()  # noqa: E731
+    f = lambda x: np.where(x > 1.5, 2 * x, 3 * x) + np.where(x > 2.5, x, 1.0) * x.sum()
     np.testing.assert_allclose(transform(f, chunk_size=chunk_size)(X), h.difference_matrix(f, X), atol=1e-8)
-    g = lambda x: np.cumsum(np.where(x > 1.5, x, x * x) + x)  # noqa: E731
+    g = lambda x: np.cumsum(np.where(x > 1.5, x, x * x) + x)
     np.testing.assert_allclose(transform(g, chunk_size=chunk_size)(X), h.difference_matrix(g, X), atol=1e-8)
 
 
@@ -59,7 +59,7 @@ def test_indexing_follows_numpy(transform, name):
 
 
 def test_an_index_without_ellipsis_gives_scalars_that_stay_arrays_for_the_derivative():
-    f = lambda x: x[0] * x[1] + np.float64(2.0) * x[2]  # noqa: E731
+    f = lambda x: x[0] * x[1] + np.float64(2.0) * x[2]
     np.testing.assert_array_equal(gj.grad(f)(X), [2, 1, 2])
     y, pullback = gj.vjp(lambda x: x[1], X)
     assert np.shape(y) == ()
@@ -79,7 +79,7 @@ def test_broadcasting_a_column_to_a_matrix(transform, chunk_size):
 def test_coefficients_of_an_outer_level_have_their_own_rank():
     # the coefficient c is an outer tracer of rank 0 to 2; cotangents have rank 2 and a basis axis
     for c in (2.0, np.arange(3.0), np.ones((2, 3)) * 2):
-        f = lambda c: gj.jacrev(lambda x: x * c)(np.ones((2, 3)))  # noqa: E731
+        f = lambda c: gj.jacrev(lambda x: x * c)(np.ones((2, 3)))
         np.testing.assert_allclose(gj.jacfwd(f)(c), gj.jacrev(f)(c))
         batch = np.stack([c, np.asarray(c) + 1])
         found = gj.vmap(f)(batch)
@@ -122,7 +122,7 @@ def test_ranges_with_no_entries(transform, chunk_size):
 
 def test_containers_of_traced_arrays_are_searched_by_identity_not_equality():
     # `in` and `list.index` would call ==, which is elementwise
-    f = lambda x, y: (x[:1] + y[:1], y, x, y)  # noqa: E731
+    f = lambda x, y: (x[:1] + y[:1], y, x, y)
     J = gj.jacrev(f, (0, 1))(X, X.copy())
     np.testing.assert_array_equal(J[1][1], np.eye(3))
     np.testing.assert_array_equal(J[2][0], np.eye(3))
@@ -220,7 +220,7 @@ def test_q6_unmapped_output_at_another_axis():
 
 @every_mode
 def test_q7_preallocation_under_vmap_with_a_captured_batched_value(transform):
-    f = lambda s: transform(lambda x: s * x[::-1], chunk_size=2, assembly="preallocate")(X)  # noqa: E731
+    f = lambda s: transform(lambda x: s * x[::-1], chunk_size=2, assembly="preallocate")(X)
     np.testing.assert_array_equal(gj.vmap(f)(X), X[:, None, None] * np.eye(3)[::-1])
 
 
@@ -353,7 +353,7 @@ def test_duplicate_leaves_in_one_argument():
 @pytest.mark.parametrize("n", [1, 2, 8, 9, 64])
 def test_every_mode_agrees_on_both_sides_of_the_small_case_rule(n):
     W = np.linspace(-1, 1, n * n).reshape(n, n)
-    f = lambda x: np.tanh(W @ x) * x  # noqa: E731
+    f = lambda x: np.tanh(W @ x) * x
     x = np.linspace(0.1, 1, n)
     np.testing.assert_allclose(gj.jacrev(f)(x), gj.jacfwd(f)(x), atol=1e-13)
 

@@ -101,7 +101,7 @@ def test_one_pullback_may_be_called_from_many_threads():
 
 
 def test_many_threads_and_many_small_transforms():
-    f = lambda x: (np.tanh(x) ** 2).sum()  # noqa: E731
+    f = lambda x: (np.tanh(x) ** 2).sum()
     expected = gj.grad(f)(X), gj.hessian(f)(X)
 
     def work():

@@ -10,7 +10,7 @@ X = np.array([1.0, 2.0, 3.0])
 
 
 def test_stop_gradient_is_constant_in_every_mode():
-    f = lambda x: x * gj.stop_gradient(x)  # noqa: E731
+    f = lambda x: x * gj.stop_gradient(x)
     J = np.diag(X)
     np.testing.assert_array_equal(gj.jacrev(f)(X), J)
     np.testing.assert_array_equal(gj.jacfwd(f)(X), J)
@@ -20,10 +20,10 @@ def test_stop_gradient_is_constant_in_every_mode():
 
 
 def test_stop_gradient_stops_all_levels():
-    g = lambda x: gj.grad(lambda y: y * gj.stop_gradient(x * y))(x)  # noqa: E731
+    g = lambda x: gj.grad(lambda y: y * gj.stop_gradient(x * y))(x)
     assert float(g(3.0)) == 9.0
     assert float(gj.grad(g)(3.0)) == 0.0
-    f = lambda x: gj.jvp(lambda y: gj.stop_gradient(y) * y * x, (x,), (1.0,))[1]  # noqa: E731
+    f = lambda x: gj.jvp(lambda y: gj.stop_gradient(y) * y * x, (x,), (1.0,))[1]
     assert float(f(3.0)) == 9.0
     assert float(gj.grad(f)(3.0)) == 3.0  # d/dx of stop(x) * x, the stopped factor constant
 
@@ -32,9 +32,9 @@ def test_stop_gradient_keeps_mapped_axes():
     batch = np.arange(6.0).reshape(2, 3)
     g = gj.grad(lambda x: (x * gj.stop_gradient(x)).sum())
     np.testing.assert_array_equal(gj.vmap(g)(batch), batch)
-    f = lambda x: (gj.vmap(lambda r: r * gj.stop_gradient(r))(x)).sum()  # noqa: E731
+    f = lambda x: (gj.vmap(lambda r: r * gj.stop_gradient(r))(x)).sum()
     np.testing.assert_array_equal(gj.grad(f)(batch), batch)
-    both = lambda x: (gj.vmap(lambda r: gj.stop_gradient(r * x))(x)).sum()  # noqa: E731
+    both = lambda x: (gj.vmap(lambda r: gj.stop_gradient(r * x))(x)).sum()
     np.testing.assert_array_equal(gj.grad(both)(X), np.zeros(3))
 
 

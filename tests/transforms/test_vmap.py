@@ -37,7 +37,7 @@ def test_every_sample_equals_a_loop(name, f, args, rng):
 @pytest.mark.parametrize("out_dim", [0, 1, 2, -1, -3])
 def test_any_axis_in_and_out(in_dim, out_dim, rng):
     x = rng.standard_normal((2, 3, 4))
-    f = lambda a: np.sin(a) * a.sum(axis=0)  # noqa: E731
+    f = lambda a: np.sin(a) * a.sum(axis=0)
     lanes = [f(a) for a in np.moveaxis(x, in_dim, 0)]
     expected = np.stack(lanes, axis=out_dim)
     for chunk_size in (None, 1, 2):
@@ -48,7 +48,7 @@ def test_any_axis_in_and_out(in_dim, out_dim, rng):
 
 
 def test_unmapped_arguments_and_prefixes():
-    f = lambda p, y, z: p["a"] * y[0] + p["b"] * y[1] + z  # noqa: E731
+    f = lambda p, y, z: p["a"] * y[0] + p["b"] * y[1] + z
     p = {"a": np.arange(3.0), "b": np.ones((2, 3))}
     y = [np.arange(2.0), 10.0]
     found = gj.vmap(f, in_dims=({"b": None, "a": 0}, [None, None], 0))(
@@ -115,7 +115,7 @@ def test_axis_size_without_mapped_arguments():
 
 def test_f_runs_once_per_chunk():
     calls = []
-    f = lambda x: (calls.append(x.shape), x * 2)[1]  # noqa: E731
+    f = lambda x: (calls.append(x.shape), x * 2)[1]
     gj.vmap(f)(np.ones((7, 2)))
     assert calls == [(2,)]
     calls.clear()
@@ -130,7 +130,7 @@ def test_f_runs_once_per_chunk():
 
 
 def test_the_loop_method_runs_branches_and_floats_per_lane():
-    f = lambda x: x if float(x) > 1.0 else -x  # noqa: E731
+    f = lambda x: x if float(x) > 1.0 else -x
     np.testing.assert_array_equal(gj.vmap(f, method="loop")(np.arange(4.0)), [0, -1, 2, 3])
 
 
@@ -143,7 +143,7 @@ def test_unmapped_values_inside_may_be_read():
 
 def test_integer_arrays_and_gathers_by_mapped_indices():
     table, index = np.arange(12.0).reshape(4, 3), np.array([[0, 2], [3, 3]])
-    f = lambda t, i: t[i]  # noqa: E731
+    f = lambda t, i: t[i]
     np.testing.assert_array_equal(gj.vmap(f, in_dims=(None, 0))(table, index), table[index])
     tables = np.stack([table, table + 100])
     np.testing.assert_array_equal(gj.vmap(f)(tables, index), loop(f, tables, index))
@@ -154,7 +154,7 @@ def test_integer_arrays_and_gathers_by_mapped_indices():
 
 
 def test_masks_assign_and_where():
-    f = lambda x: np.where(x > 1.5, x, -x)  # noqa: E731
+    f = lambda x: np.where(x > 1.5, x, -x)
     np.testing.assert_array_equal(gj.vmap(f)(X), f(X))
 
     def g(x):
@@ -177,13 +177,13 @@ def test_writes_into_arrays_made_like_the_argument():
 
 def test_deep_nesting_and_mixed_axes(rng):
     x = rng.standard_normal((2, 3, 4, 5))
-    f = lambda v: np.cumsum(v) / (1 + v @ v)  # noqa: E731
+    f = lambda v: np.cumsum(v) / (1 + v @ v)
     found = gj.vmap(gj.vmap(gj.vmap(f, 0, 1), 1, 0), 2, -1)(x)
-    inner = lambda a: np.stack([f(v) for v in a], 1)  # noqa: E731
-    middle = lambda b: np.stack([inner(b[:, j]) for j in range(b.shape[1])], 0)  # noqa: E731
+    inner = lambda a: np.stack([f(v) for v in a], 1)
+    middle = lambda b: np.stack([inner(b[:, j]) for j in range(b.shape[1])], 0)
     expected = np.stack([middle(x[:, :, k]) for k in range(x.shape[2])], -1)
     np.testing.assert_allclose(found, expected)
-    many = lambda v: v * 2  # noqa: E731
+    many = lambda v: v * 2
     for _ in range(20):
         many = gj.vmap(many)
     np.testing.assert_array_equal(many(np.ones((1,) * 20)), np.full((1,) * 20, 2.0))
@@ -199,7 +199,7 @@ def test_broadcasting_of_mapped_and_unmapped_operands(shape, rank, data):
     x = np.linspace(0.5, 2.0, int(np.prod(shape))).reshape(shape)
     rest = np.delete(np.array(shape), axis)
     y = np.linspace(1.0, 2.0, 2 * int(np.prod(rest))).reshape((2, *rest)) if rank else 3.0
-    f = lambda a: a * y + np.sqrt(a).sum() - (y[0] if rank else y)  # noqa: E731
+    f = lambda a: a * y + np.sqrt(a).sum() - (y[0] if rank else y)
     found = gj.vmap(f, axis)(x)
     lanes = [f(a) for a in np.moveaxis(x, axis, 0)]
     if lanes:
