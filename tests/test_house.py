@@ -71,7 +71,24 @@ FIRST_RELEASE = """
     hessian vmap stop_gradient value is_traced
 """.split()
 
+# What the docstring of a public function has, whatever it says there (design section 9).
+SECTIONS = ("Args", "Returns", "Raises", "Cost", "Example")
+# Marks of unfinished work, and folders of one machine; written so that this file holds none itself.
+LOOSE_ENDS = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+MACHINE_PATHS = re.compile(r"(?<![\w./])/(?:work|ro" + r"ot|tmp|home|Users)/\w")
+
+# Calls that make a test fail: pytest's own, and the helpers of the tests that assert.
+ASKING = re.compile(r"raises|warns|fail|refused|assert|check|agrees|same_as_numpy|one_line")
+
 FILES = sorted(PACKAGE.rglob("*.py"))
+WRITTEN = sorted(
+    path
+    for folder in ("gpujac", "tests", "docs", "profiling")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".md", ".cu", ".cuh", ".cpp")
+)
+TEXTS = [*WRITTEN, *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml"))]
+every_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 SOURCES = sorted([*FILES, *PACKAGE.rglob("*.cu"), *PACKAGE.rglob("*.cuh")])
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: short(path))
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: short(path))
@@ -248,13 +265,50 @@ def test_nobody_asks_hasattr(path):
     assert not lines, f"{short(path)}:{lines}: look the type up instead"
 
 
-@every_file
+@every_text
 def test_silenced_checks_say_why(path):
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         silenced = re.search(r"#\s*(noqa|type:\s*ignore|pragma: no cover)\S*(\s+[A-Z]+\d+)?", line)
-        if silenced:
+        if silenced and path != Path(__file__):
             reason = line[silenced.end() :].strip(" (#-:)")
-            assert len(reason) > 10, f"{short(path)}:{number}: {line.strip()}"
+            assert len(reason) > 10, f"{path.name}:{number}: {line.strip()}"
+
+
+@pytest.mark.parametrize("path", [p for p in WRITTEN if p.suffix == ".py"], ids=lambda p: p.stem)
+def test_a_test_that_is_skipped_says_why(path):
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Call) and called_name(node) in ("skip", "skipif", "xfail", "importorskip"):
+            reasons = [k.value for k in node.keywords if k.arg == "reason"]
+            reasons += node.args[:1] if called_name(node) == "skip" else []
+            assert reasons, f"{path.name}:{node.lineno}: no reason"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            bare = node.value.id == "mark" and node.attr in ("skip", "xfail")
+            assert not bare, f"{path.name}:{node.lineno}: no reason"
+
+
+@every_text
+def test_nothing_is_left_unfinished(path):
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [f"{path.name}:{n}: {line.strip()}" for n, line in lines if LOOSE_ENDS.search(line)] == []
+
+
+@every_text
+def test_no_file_names_a_folder_of_one_machine(path):
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [f"{path.name}:{n}: {line.strip()}" for n, line in lines if MACHINE_PATHS.search(line)] == []
+
+
+@pytest.mark.parametrize("path", [p for p in WRITTEN if p.name.startswith("test_")], ids=lambda p: p.stem)
+def test_every_test_asks_something(path):
+    """A test without an assert, a raises or warns, or a call of a helper that asserts cannot fail."""
+    for function in functions(parse(path)):
+        if not function.name.startswith("test_"):
+            continue
+        nodes = list(ast.walk(function))
+        called = [called_name(node) or "" for node in nodes if isinstance(node, ast.Call)]
+        asks = any(isinstance(node, ast.Assert) for node in nodes)
+        asks = asks or any(ASKING.search(name) for name in called)
+        assert asks, f"{path.name}:{function.lineno}: {function.name} cannot fail"
 
 
 # ---------------------------------------------------------------- importing the package
@@ -332,6 +386,20 @@ def test_every_public_function_has_an_example_that_runs(name):
     text = inspect.getdoc(getattr(gpujac, name))
     assert re.search(r"^Examples?:", text, re.MULTILINE), f"{name}: no Example in its docstring"
     assert ">>> " in text, f"{name}: the Example is no doctest"
+
+
+@pytest.mark.parametrize("name", EXPORTED_OBJECTS)
+def test_every_public_function_says_what_it_takes_gives_and_costs(name):
+    text = inspect.getdoc(getattr(gpujac, name))
+    missing = [s for s in SECTIONS if not re.search(rf"^{s}s?:", text, re.MULTILINE)]
+    assert missing == [], f"{name}: its docstring lacks {missing}"
+
+
+def test_every_public_name_stands_in_the_documentation():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    names = [*EXPORTED_OBJECTS, "settings"]
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_modules_are_exported_as_modules():

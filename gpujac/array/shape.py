@@ -1,4 +1,4 @@
-"""Shapes: reshape, transpose, join, split, repeat, pad, triangles."""
+"""Shapes: reshape, transpose, squeeze, broadcast, join, split, flip, roll."""
 
 import math
 import operator

@@ -177,26 +177,55 @@ class Host:
 
 
 HOST = Host()
-_FROZEN: dict[int, list] = {}  # id -> [array, how many traces hold it read-only]
+_FROZEN: dict[int, list] = {}  # id -> [array, how many traces hold it, views that wait for it]
 _FREEZING = threading.Lock()
 
 
 def freeze(x: np.ndarray) -> None:
-    """Make a writable array read-only until as many calls of `thaw`."""
+    """Make an array, and the one it is a view of, read-only until as many calls of `thaw`."""
     with _FREEZING:
-        entry = _FROZEN.setdefault(id(x), [x, 0])
-        entry[1] += 1
-        x.flags.writeable = False
+        for a in _with_owner(x):
+            if a.flags.writeable or id(a) in _FROZEN:
+                entry = _FROZEN.setdefault(id(a), [a, 0, []])
+                entry[1] += 1
+                a.flags.writeable = False
 
 
 def thaw(x: np.ndarray) -> None:
     """Undo one `freeze`."""
     with _FREEZING:
-        entry = _FROZEN[id(x)]
-        entry[1] -= 1
-        if entry[1] == 0:
-            del _FROZEN[id(x)]
-            x.flags.writeable = True
+        for a in _with_owner(x):
+            entry = _FROZEN.get(id(a))
+            if entry is None:  # it was read-only before
+                continue
+            entry[1] -= 1
+            if entry[1] == 0:
+                del _FROZEN[id(a)]
+                _open(a)
+                for view in entry[2]:
+                    _open(view)
+
+
+def is_writable(x: np.ndarray) -> bool:
+    """Whether a write can reach an array: into it, or into the one it is a view of."""
+    return x.flags.writeable or any(a.flags.writeable for a in _with_owner(x))
+
+
+def _with_owner(x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The array that owns the memory of `x`, if it is another, and `x`."""
+    owner = x
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return (x,) if owner is x else (owner, x)
+
+
+def _open(x: np.ndarray) -> None:
+    """Make `x` writable again; a view waits for the owner if another trace still holds that."""
+    owner = _FROZEN.get(id(_with_owner(x)[0]))
+    if owner is not None and owner[0] is not x:
+        owner[2].append(x)
+    elif id(x) not in _FROZEN:
+        x.flags.writeable = True
 
 
 def sampled(x: np.ndarray) -> np.ndarray:

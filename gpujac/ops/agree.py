@@ -100,7 +100,7 @@ def scale(t: Any, c: Any) -> Any:
         return times(t, c)
     if isinstance(c, Guarded):
         return guarded(t, c.value)
-    return where(c.keep, scale(t, c.factor), 0)
+    return scale(where(c.keep, t, 0), c.factor)  # selected first: infinity times zero would warn
 
 
 def conjugated(c: Any) -> Any:

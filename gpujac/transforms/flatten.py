@@ -1,6 +1,7 @@
 """The door of every transform: check arguments, make flat leaves, rebuild results."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,9 @@ class Outputs:
 
     __slots__ = ("leaves", "spec", "aux", "has_aux")
 
-    def __init__(self, what: str, result: Any, has_aux: bool, trace: Trace) -> None:
+    def __init__(self, what: str, result: Any, has_aux: bool, trace: Trace,
+                 own: Callable = lambda y: y) -> None:  # fmt: skip
+        """`own` copies a value of aux where it could share memory with something."""
         self.has_aux = has_aux
         self.aux = None
         if has_aux:
@@ -253,7 +256,7 @@ class Outputs:
                     f"{what}: with has_aux=True the function must return a tuple (output, aux), not {found}"
                 )
             result, aux = result
-            self.aux = trees.map(lambda x: unwrapped(x, trace), aux)
+            self.aux = trees.map(lambda x: own(x.value) if belongs(x, trace) else x, aux)
         self.leaves, self.spec = trees.flatten(result)
         if not self.leaves:
             raise StructureError(
@@ -285,9 +288,9 @@ class Outputs:
         return (*parts, self.aux) if self.has_aux else parts
 
 
-def unwrapped(x: Any, trace: Trace) -> Any:
-    """The value of a tracer of `trace`; anything else unchanged."""
-    return x.value if isinstance(x, Tracer) and x.owner is trace else x
+def belongs(x: Any, trace: Trace) -> bool:
+    """Whether `x` is a tracer of `trace`."""
+    return isinstance(x, Tracer) and x.owner is trace
 
 
 def owned(y: Any, others: list, traced: bool = True) -> Any:
@@ -317,7 +320,7 @@ def private(x: Any) -> Any:
     """A copy that no write of the user's reaches; Python numbers as they are."""
     if isinstance(x, TracedArray):
         return x.detached()
-    return x if type(x) is float or type(x) is complex else backend_of(x).copy(x)
+    return x if type(x) in PYTHON_SCALARS else backend_of(x).copy(x)
 
 
 def like_of(x: Any) -> Any:

@@ -66,8 +66,8 @@ class Hot:
         if c is None:
             return self
         if type(c) is Mask:
-            values = self.scaled(c.factor).vector()
-            return self.with_values(scale(values, Mask(self.pick(c.keep))))
+            kept = self.with_values(scale(self.vector(), Mask(self.pick(c.keep))))
+            return kept.scaled(c.factor)
         if type(c) is Guarded:
             return self.with_values(ew.guarded(self.vector(), self.pick(c.value)))
         picked = self.pick(c)

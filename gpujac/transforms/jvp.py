@@ -1,5 +1,6 @@
 """Forward mode: tangents are arrays, carried along as the function runs."""
 
+from functools import partial
 from typing import Any
 
 from gpujac import ranges
@@ -83,8 +84,9 @@ def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,
     token = ranges.push("jvp", ranges.TRANSFORM)
     trace = JvpTrace(fl.name_of(f))
     try:
+        own = partial(fl.owned, others=point.leaves)
         tracers = [TracedArray(trace, x, t, *aval_of(x)) for x, t in zip(point.leaves, ts, strict=True)]
-        out = fl.Outputs("jvp", fl.call(f, point.args(tracers), {}), has_aux, trace)
+        out = fl.Outputs("jvp", fl.call(f, point.args(tracers), {}), has_aux, trace, own)
         ys, dys = [], []
         for y in out.leaves:
             mine = isinstance(y, TracedArray) and y.owner is trace

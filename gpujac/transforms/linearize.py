@@ -5,7 +5,7 @@ from typing import Any
 from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
-from gpujac.backends.host import freeze, thaw
+from gpujac.backends.host import freeze, is_writable, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
@@ -33,12 +33,13 @@ class LinearizeTrace(TangentTrace):
     def kept(self, constant: Any) -> Any:
         """A constant as it is now: the program reads it after the user's code has gone on.
 
-        Small arrays are copied; large ones are read-only until the function has returned, so that
-        a write into a work buffer is an error and never a wrong derivative.
+        Small arrays are copied; large ones, and those they are views of, are read-only until the
+        function has returned, so that a write into a work buffer is an error and never a wrong
+        derivative.
         """
         if constant.__class__ is TracedArray:  # of an outer level: writable behind its name
             return constant.detached()
-        if not constant.flags.writeable:
+        if not constant.flags.writeable and (constant.base is None or not is_writable(constant)):
             return constant
         if constant.nbytes <= _COPIED_BYTES:
             return constant.copy()

@@ -6,7 +6,7 @@ the few linear building blocks to it. An absent tangent is None: a symbolic zero
 
 from typing import Any
 
-from numpy import ndarray
+from numpy import memmap, ndarray
 
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
@@ -14,7 +14,7 @@ from gpujac.core.aval import Shape, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
 
-_WRITABLE = frozenset((ndarray, TracedArray))
+WRITABLE = frozenset((ndarray, memmap, TracedArray))
 
 
 class TangentTrace(Trace):
@@ -74,11 +74,11 @@ class TangentTrace(Trace):
         a, s, b, t = x, None, y, None
         if x.__class__ is TracedArray and x.owner is self:
             a, s = x.value, x.aux
-        elif x.__class__ in _WRITABLE:
+        elif x.__class__ in WRITABLE:
             a = self.kept(x)
         if y.__class__ is TracedArray and y.owner is self:
             b, t = y.value, y.aux
-        elif y.__class__ in _WRITABLE:
+        elif y.__class__ in WRITABLE:
             b = self.kept(y)
         if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES:
             out = op.host(a, b)
@@ -179,7 +179,7 @@ class TangentTrace(Trace):
         values, ts = [], []
         for x in operands:
             mine = x.__class__ is TracedArray and x.owner is self
-            values.append(x.value if mine else self.kept(x) if x.__class__ in _WRITABLE else x)
+            values.append(x.value if mine else self.kept(x) if x.__class__ in WRITABLE else x)
             ts.append(x.aux if mine else None)
         return tuple(values), tuple(ts)
 

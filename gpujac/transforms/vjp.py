@@ -1,7 +1,7 @@
 """Reverse mode: vjp, grad and their variants, linearize and linear_transpose."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gpujac.transforms import flatten as fl
 from gpujac.transforms.linearize import LinearizeTrace
 from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.sweep import pull, push
+from gpujac.transforms.tangent import WRITABLE
 
 
 class Linearized:
@@ -32,9 +33,12 @@ class Linearized:
         trace = LinearizeTrace(fl.name_of(f))
         token = ranges.push("linearize", ranges.TRACE)
         try:
+            if not keep:  # f itself could write into an array that it is called with
+                point.leaves = [trace.kept(x) if x.__class__ in WRITABLE else x for x in point.leaves]
             tracers = [trace.input(x) for x in point.leaves]
             result = fl.call(f, point.args(tracers, trace.boxed), kwargs)
-            self.outputs = outputs = fl.Outputs(what, result, has_aux, trace)
+            own = fl.private if keep else partial(fl.owned, others=point.leaves)
+            self.outputs = outputs = fl.Outputs(what, result, has_aux, trace, own)
             if check:
                 outputs.check_differentiable(what)
             self.values: list = []

@@ -192,3 +192,13 @@ def test_logsumexp_of_infinities_has_no_nan():
 def test_logistic_does_not_overflow():
     g = gj.vmap(gj.grad(lambda x: expit(x)))(np.array([-800.0, 0.0, 800.0]))
     np.testing.assert_allclose(g, [0.0, 0.25, 0.0])
+
+
+@pytest.mark.parametrize("outer", [gj.jacfwd, gj.jacrev])
+@pytest.mark.parametrize("inner", [gj.jacfwd, gj.jacrev, gj.grad])
+def test_a_masked_branch_has_no_second_derivative_and_does_not_warn(outer, inner):
+    def f(x):
+        return np.where(x > 0, np.sqrt(x), 0.0).sum()
+
+    found = outer(inner(f))(np.array([0.0, 4.0]))  # warnings are errors in all tests
+    assert found.tolist() == [[0.0, 0.0], [0.0, -1 / 32]]

@@ -143,13 +143,15 @@ def test_tangents_that_do_not_match():
         gj.jvp(f, ({"a": X}, X), ({"b": X}, X))
     with refused(gj.StructureError, ValueError, r"^jvp: tangents\[1\]: expected a leaf, found list"):
         gj.jvp(f, ({"a": X}, X), ({"a": X}, [X]))
-    with refused(gj.ShapeError, ValueError, r"^jvp: tangents\[0\]\['a'\] has shape \(2,\), but args\[0\]\['a'\] has \(3,\)"):
+    words = r"^jvp: tangents\[0\]\['a'\] has shape \(2,\), but args\[0\]\['a'\] has \(3,\); shapes must"
+    with refused(gj.ShapeError, ValueError, words):
         gj.jvp(f, ({"a": X}, X), ({"a": X[:2]}, X))
     with refused(gj.ShapeError, ValueError, r"shape \(\), but"):
         gj.jvp(np.sin, (X,), (1.0,))
     with refused(gj.ArgumentTypeError, TypeError, r"^jvp: tangents\[0\] is a str"):
         gj.jvp(np.sin, (X,), ("t",))
-    with refused(gj.DTypeError, TypeError, r"^jvp: tangents\[0\] is complex128, but args\[0\] is float64; take its real part"):
+    words = r"^jvp: tangents\[0\] is complex128, but args\[0\] is float64; take its real part"
+    with refused(gj.DTypeError, TypeError, words):
         gj.jvp(np.sin, (X,), (Z,))
 
 
@@ -165,7 +167,7 @@ def test_cotangents_that_do_not_match():
         pullback({"y": X[None], "s": 1.0})
     with refused(gj.StructureError, ValueError, r"^vjp: cotangent\['s'\]: expected a leaf, found None"):
         pullback({"y": X, "s": None})
-    with refused(gj.DTypeError, TypeError, r"^vjp: cotangent\['y'\] is complex128, but output\['y'\] is float64; take its real part"):
+    with refused(gj.DTypeError, TypeError, r"^vjp: cotangent\['y'\] is complex128, but output\['y'\] is float64; take"):
         pullback({"y": Z, "s": 1.0})
     with pytest.raises(TypeError, match="positional argument"):
         pullback(X, X)
@@ -275,7 +277,7 @@ def test_complex_functions_need_holomorphic(name):
         transform(lambda x: x * 1j)(X)
     if name == "hessian":
         return
-    with refused(gj.DTypeError, TypeError, f"^{name}: .* is float64, but holomorphic=True needs complex inputs and outputs"):
+    with refused(gj.DTypeError, TypeError, f"^{name}: .* is float64, but holomorphic=True needs complex inputs"):
         transform(lambda x: x * 1j, holomorphic=True)(X)
 
 
