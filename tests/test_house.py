@@ -50,6 +50,9 @@ OWNERS = {
     "cupyx": "backends/cupy.py",
     "dask": "distributed/dask.py",
     "matplotlib": "pictures.py",
+    "opt_einsum": "array/linalg.py",
+    "scipy": "scipy/special.py",
+    "tqdm": "transforms/progress.py",
 }
 NOT_IMPORTED = (
     "cupy", "cupyx", "dask", "IPython", "jax", "matplotlib", "pandas", "scipy.sparse", "torch",

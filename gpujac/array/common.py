@@ -100,7 +100,7 @@ def refuse(what: str, **options: Any) -> None:
             )
 
 
-def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+def astype(x: Any, dtype: Any) -> Any:
     """`x` in another dtype. Floating to integer drops the derivative, as rounding does."""
     new, old = as_dtype(dtype, x), dtype_of(x)
     if new == old:
@@ -110,6 +110,14 @@ def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
     if is_differentiable(old) and not is_differentiable(new) and x.owner.transform != "vmap":
         return astype(x.owner.concrete(x), new)
     return st.cast(old, new)(x)
+
+
+def check_casting(what: str, old: Any, new: Any, casting: Any) -> None:
+    """Raise where NumPy's rule `casting` forbids the cast."""
+    if casting != "unsafe" and isinstance(old, np.dtype) and not np.can_cast(old, new, casting):
+        raise DTypeError(
+            f"{what}: {old} to {np.dtype(new)} is not allowed with casting={casting!r}; use 'unsafe'"
+        )
 
 
 def as_dtype(dtype: Any, like: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import indexing, reduce, shape
-from gpujac.core.aval import kind, shape_of
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, DTypeError, MutationError, ShapeError
 from gpujac.ops import elementwise as ew
@@ -76,6 +76,7 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) ->
     """Write `src` into `dst`, where a condition holds."""
     x = _writable(dst, "copyto")
     src = c.lift(src)
+    c.check_casting("copyto", dtype_of(src), x.dtype, casting)
     indexing.setitem(x, ..., src if where is True else ew.where(c.lift(where), src, x))
 
 
@@ -92,7 +93,10 @@ def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
     x = _writable(a, "put")
     if mode != "raise":
         raise ArgumentError(f"put: mode={mode!r} is not supported on traced arrays; use 'raise'")
-    position = np.unravel_index(np.asarray(ind) % max(math.prod(x.shape), 1), x.shape)
+    ind, size = np.asarray(ind), math.prod(x.shape)
+    if np.any((ind < -size) | (ind >= size)):
+        raise IndexError(f"put: an index is out of bounds for {size} entries; use {-size} to {size - 1}")
+    position = np.unravel_index(ind % max(size, 1), x.shape)
     indexing.setitem(x, tuple(position), v)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array.views import viewing, viewing_where_shared
-from gpujac.core.aval import shape_of
+from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, AxisError, ShapeError
 from gpujac.ops import indexing as ix
@@ -154,6 +154,11 @@ def _sequence(arrays: Any, what: str) -> list:
     return c.strong(c.promoted(*xs)) if len(xs) > 1 else xs
 
 
+def _cast(what: str, x: Any, dtype: Any, casting: str) -> Any:
+    c.check_casting(what, dtype_of(x), dtype, casting)
+    return c.astype(x, dtype)
+
+
 def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None,
                 casting: str = "same_kind") -> Any:  # fmt: skip
     """Arrays one after another along `axis` (None: raveled)."""
@@ -162,7 +167,7 @@ def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = Non
     if axis is None:
         xs, axis = [ravel(x) for x in xs], 0
     if dtype is not None:
-        xs = [c.astype(x, dtype) for x in xs]
+        xs = [_cast("concatenate", x, dtype, casting) for x in xs]
     rank = len(shape_of(xs[0]))
     if rank == 0:
         raise ShapeError("concatenate: zero-dimensional arrays cannot be joined; use stack")
@@ -182,7 +187,7 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None,
     c.refuse("stack", out=out)
     xs = _sequence(arrays, "stack")
     if dtype is not None:
-        xs = [c.astype(x, dtype) for x in xs]
+        xs = [_cast("stack", x, dtype, casting) for x in xs]
     src = tuple(shape_of(xs[0]))
     for x in xs:
         if shape_of(x) != src:

@@ -10,7 +10,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete, payload
-from gpujac.errors import ArgumentTypeError
+from gpujac.errors import ArgumentTypeError, DispatchError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.elementwise import POINTWISE_ALIASES
 
@@ -79,11 +79,18 @@ def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: 
 
 def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     """Whether shapes and values are the same."""
-    return shape_of(a) == shape_of(b) and bool(np.all(concrete(ew.equal(a, b))))
+    if shape_of(a) != shape_of(b):
+        return False
+    same = ew.equal(a, b)
+    if equal_nan:
+        same = ew.logical_or(same, ew.logical_and(ew.isnan(a), ew.isnan(b)))
+    return bool(np.all(concrete(same)))
 
 
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     """`x` with NaN and infinities replaced (derivative zero there)."""
+    if not copy:
+        raise DispatchError("nan_to_num: copy=False is not supported on traced arrays; assign the result")
     limits = backend_of(payload(x)).xp.finfo(x.dtype)
     x = ew.where(ew.isnan(x), nan, x)
     x = ew.where(ew.equal(x, np.inf), limits.max if posinf is None else posinf, x)

@@ -173,7 +173,8 @@ class TracedArray(Tracer):
             f"{what} of a traced array of shape {self.shape} ({self.owner.transform} of "
             f"{self.owner.origin}) would lose its derivative without a word. Use np functions "
             "instead of math, np.stack([...]) instead of np.array([...]), np.zeros_like(x) as the "
-            "buffer to write into, and gpujac.value(x) to drop the derivative on purpose"
+            "buffer to write into (or import gpujac.numpy as np, whose array, asarray and zeros can "
+            "hold traced values), and gpujac.value(x) to drop the derivative on purpose"
         )
 
     def item(self, *args: int) -> Any:
@@ -250,7 +251,7 @@ class TracedArray(Tracer):
         return array_function(function, args, kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        return namespace_over(backend_of(concrete_or_payload(self)).xp)
+        return namespace_over(backend_of(payload(self)).xp)
 
     # Attributes.
     @property
@@ -274,7 +275,7 @@ class TracedArray(Tracer):
 
     @property
     def device(self) -> Any:
-        return getattr(concrete_or_payload(self), "device", "cpu")
+        return getattr(payload(self), "device", "cpu")
 
     @property
     def T(self) -> Any:
@@ -299,7 +300,7 @@ class TracedArray(Tracer):
     # Methods, positional signatures as NumPy's and CuPy's.
     def reshape(self, *new: Any, order: str = "C", copy: Any = None) -> Any:
         """The entries under another shape."""
-        return shape.reshape(self, new[0] if len(new) == 1 else new, order)
+        return shape.reshape(self, new[0] if len(new) == 1 else new, order, copy=copy)
 
     def transpose(self, *axes: Any) -> Any:
         """The axes reordered."""
@@ -311,10 +312,12 @@ class TracedArray(Tracer):
         """A copy as one axis."""
         return shape.ravel(self, order).detached()
 
-    def astype(self, dtype: Any, *args: Any, copy: bool = True, **kwargs: Any) -> Any:
-        """The values in another dtype."""
+    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
+               copy: bool = True, *, device: Any = None) -> Any:  # fmt: skip
+        """The values in another dtype; the array itself with copy=False where that changes nothing."""
+        c.check_casting("astype", self.dtype, dtype, casting)
         y = c.astype(self, dtype)
-        return y.detached() if y is self else y
+        return y.detached() if y is self and copy else y
 
     def copy(self, order: str = "C") -> Any:
         """A copy that later writes do not touch."""
@@ -352,6 +355,7 @@ class TracedArray(Tracer):
 
     def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
         """Values limited to an interval."""
+        c.refuse("clip", **kwargs)
         return clip(self, min, max, out)
 
 
@@ -362,14 +366,6 @@ def _watched(x: Any) -> bool:
             return True
         x = x.value
     return False
-
-
-def concrete_or_payload(x: Tracer) -> Any:
-    """The innermost array behind `x`."""
-    value: Any = x
-    while isinstance(value, Tracer):
-        value = value.value
-    return value
 
 
 def _method(function: Any) -> Any:

@@ -13,6 +13,7 @@ from weakref import ref
 
 import numpy as np
 
+from gpujac.array.common import unshared
 from gpujac.core.aval import kind
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import DTypeError, MutationError, ShapeError
@@ -52,8 +53,10 @@ def viewing_where_shared(function: Callable) -> Callable:
 
     @wraps(function)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
-        result = function(x, *args, **kwargs)
+        result: Any = function(x, *args, **kwargs)
         if isinstance(x, Tracer) and isinstance(result, Tracer):
+            if kwargs.get("copy"):
+                return unshared(result)
             how = (function, args, kwargs)
             if _shares_memory(x, result, how):
                 link(x, result, how, _CALLED)
@@ -67,16 +70,22 @@ def _shares_memory(x: Tracer, result: Tracer, how: tuple) -> bool:
     have, made = payload(x), payload(result)
     if not isinstance(have, np.ndarray):
         return True
-    if have.shape != x.shape:
+    if have.shape != x.shape or _was_written(x):
         have = _labels(x)
         made = _call_again(have, how)
     return bool(np.may_share_memory(have, made))
 
 
+def _was_written(x: Tracer) -> bool:
+    """Whether a view has been stored anew since it was taken, and so lost its memory layout."""
+    return x.origin is not None and not np.may_share_memory(payload(x), payload(x.origin[0]))
+
+
 def _labels(x: Tracer) -> Any:
     """A plain array with the memory layout that `x` has in NumPy's eyes."""
     if x.origin is None:
-        return np.empty(x.shape, bool)
+        root = payload(x)
+        return np.empty_like(root, bool) if root.shape == x.shape else np.empty(x.shape, bool)
     parent, how, (again, _) = x.origin
     return again(_labels(parent), how)
 

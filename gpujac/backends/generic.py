@@ -149,8 +149,9 @@ class Generic:
         source[targets] = np.arange(len(targets))
         return source
 
-    def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:
-        return None
+    def set_diagonal(self, matrix: Any, row: int, column: int, values: Any) -> None:
+        for i in range(values.shape[-1]):
+            matrix[..., row + i, column + i] = values[..., i]
 
     def all_finite(self, x: Any) -> bool | None:
         if isinstance(x, (int, float, complex)):

@@ -151,10 +151,11 @@ class Host:
         source[index.ravel()] = np.arange(index.size)
         return source
 
-    def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:
-        view = matrix[..., :count, column : column + count]
-        strides = (*matrix.strides[:-2], matrix.strides[-2] + matrix.strides[-1])
-        return np.lib.stride_tricks.as_strided(view, (*matrix.shape[:-2], count), strides)
+    def set_diagonal(self, matrix: Any, row: int, column: int, values: Any) -> None:
+        count, width = values.shape[-1], matrix.shape[-1]
+        if count:
+            flat = matrix.reshape(matrix.shape[:-2] + (-1,))  # a view: the matrix is C-contiguous
+            flat[..., row * width + column :: width + 1][..., :count] = values
 
     def all_finite(self, x: Any) -> bool | None:
         if type(x) is np.float64 or type(x) is float:
@@ -177,55 +178,58 @@ class Host:
 
 
 HOST = Host()
-_FROZEN: dict[int, list] = {}  # id -> [array, how many traces hold it, views that wait for it]
+_FROZEN: dict[int, int] = {}  # id -> how many traces hold the array read-only
+_WAITING: list[np.ndarray] = []  # views to release once the array they look into is released
 _FREEZING = threading.Lock()
 
 
-def freeze(x: np.ndarray) -> None:
-    """Make an array, and the one it is a view of, read-only until as many calls of `thaw`."""
-    with _FREEZING:
-        for a in _with_owner(x):
-            if a.flags.writeable or id(a) in _FROZEN:
-                entry = _FROZEN.setdefault(id(a), [a, 0, []])
-                entry[1] += 1
-                a.flags.writeable = False
-
-
-def thaw(x: np.ndarray) -> None:
-    """Undo one `freeze`."""
-    with _FREEZING:
-        for a in _with_owner(x):
-            entry = _FROZEN.get(id(a))
-            if entry is None:  # it was read-only before
-                continue
-            entry[1] -= 1
-            if entry[1] == 0:
-                del _FROZEN[id(a)]
-                _open(a)
-                for view in entry[2]:
-                    _open(view)
+def freeze(x: np.ndarray, held: list[np.ndarray]) -> None:
+    """Make an array, and the one it is a view of, read-only until `thaw(held)`."""
+    owner = _owner(x) if x.base is not None else x
+    for a in (owner, x) if owner is not x else (x,):
+        if a.flags.writeable:
+            a.setflags(write=False)
+            _FROZEN[id(a)] = 1
+            held.append(a)
+        elif id(a) in _FROZEN:
+            with _FREEZING:
+                _FROZEN[id(a)] = _FROZEN.get(id(a), 0) + 1
+                held.append(a)
 
 
 def is_writable(x: np.ndarray) -> bool:
     """Whether a write can reach an array: into it, or into the one it is a view of."""
-    return x.flags.writeable or any(a.flags.writeable for a in _with_owner(x))
+    return x.flags.writeable or _owner(x).flags.writeable
 
 
-def _with_owner(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The array that owns the memory of `x`, if it is another, and `x`."""
-    owner = x
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    return (x,) if owner is x else (owner, x)
+def _owner(x: np.ndarray) -> np.ndarray:
+    """The array that owns the memory of `x`."""
+    while isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
 
 
-def _open(x: np.ndarray) -> None:
-    """Make `x` writable again; a view waits for the owner if another trace still holds that."""
-    owner = _FROZEN.get(id(_with_owner(x)[0]))
-    if owner is not None and owner[0] is not x:
-        owner[2].append(x)
-    elif id(x) not in _FROZEN:
-        x.flags.writeable = True
+def thaw(arrays: list[np.ndarray]) -> None:
+    """Undo what `freeze` held."""
+    with _FREEZING:
+        free = _WAITING[:]
+        _WAITING.clear()
+        for x in arrays:
+            left = _FROZEN.get(id(x), 1) - 1
+            if left:
+                _FROZEN[id(x)] = left
+            else:
+                _FROZEN.pop(id(x), None)
+                free.append(x)
+        for x in sorted(free, key=_is_view):  # the owner of the memory before its views
+            try:
+                x.setflags(write=True)
+            except ValueError:  # another thread still holds the owner
+                _WAITING.append(x)
+
+
+def _is_view(x: np.ndarray) -> bool:
+    return x.base is not None
 
 
 def sampled(x: np.ndarray) -> np.ndarray:
@@ -237,6 +241,8 @@ def sampled(x: np.ndarray) -> np.ndarray:
 def is_frozen() -> bool:
     """Whether some trace holds an array read-only."""
     return bool(_FROZEN)
+
+
 _KEEPER: list[bool] = []
 
 

@@ -63,8 +63,8 @@ class Backend(Protocol):
     def last_writer(self, index: Any, size: int) -> Any:
         """For each of `size` positions the last entry of `index` that names it, else -1."""
 
-    def diagonal_of(self, matrix: Any, column: int, count: int) -> Any:
-        """A writable view of `matrix[..., i, column + i]` for i < count, or None if impossible."""
+    def set_diagonal(self, matrix: Any, row: int, column: int, values: Any) -> None:
+        """`matrix[..., row + i, column + i] = values[..., i]`; the matrix is C-contiguous."""
 
     def all_finite(self, x: Any) -> bool | None:
         """Whether every entry is finite; None where asking would synchronize a device."""

@@ -7,7 +7,7 @@ evaluated as one matrix product of permuted operands, and the plan for that is m
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, final
 
 from numpy import ndarray
@@ -43,45 +43,47 @@ def _plan(left: str, right: str, out: str) -> Plan:
     )
 
 
-@lru_cache(_CACHE)
-def _direct(left: str, right: str, out: str, lead_left: int, lead_right: int) -> str:
-    """Name of a shortcut that needs no permutation, or ""."""
-    spec = f"{left},{right}->{out}"
+def _matmul(be: Any, a: Any, b: Any) -> Any:
+    return be.matmul(a, b)
+
+
+def _swapped(be: Any, a: Any, b: Any) -> Any:
+    return be.matmul(b, a)
+
+
+def _rows_by_transpose(be: Any, a: Any, b: Any) -> Any:
+    return be.matmul(b, be.swap_last(a))
+
+
+def _right_transposed(be: Any, a: Any, b: Any) -> Any:
+    return be.matmul(a, be.swap_last(b))
+
+
+def _left_transposed(be: Any, a: Any, b: Any) -> Any:
+    return be.matmul(be.swap_last(a), b)
+
+
+def _direct(left: str, right: str, out: str, lead_left: int, lead_right: int) -> Any:
+    """The matrix product that needs no permutation for this spec and these leading axes, or None."""
     plan = _plan(left, right, out)
     if plan.batch or len(plan.summed) != 1:
-        return ""
+        return None
     c = plan.summed
-    if len(left) == 2 and len(right) == 1 and left[1] == c and not lead_left:
-        return "matvec" if not lead_right else "rows_times_transpose"
-    if len(left) == 2 and len(right) == 1 and left[0] == c and not lead_left:
-        return "vecmat_swapped"
-    if len(left) == 1 and len(right) == 2 and right[0] == c and not lead_right:
-        return "matmul"
-    if len(left) == 1 and len(right) == 2 and right[1] == c and not lead_right:
-        return "right_transposed"
-    if spec == f"{c},{c}->" and not lead_left and not lead_right:
-        return "matmul"
-    two = len(left) == 2 and len(right) == 2 and not lead_right
-    if two and left[1] == c and right[0] == c and out == left[0] + right[1]:
-        return "matmul"
-    if two and left[1] == c and right[1] == c and out == left[0] + right[0]:
-        return "right_transposed"
-    if two and left[0] == c and right[0] == c and out == left[1] + right[1] and not lead_left:
-        return "left_transposed"
-    return ""
-
-
-def _shortcut(name: str, be: Any, a: Any, b: Any) -> Any:
-    mm = be.matmul
-    if name in ("matvec", "matmul"):
-        return mm(a, b)
-    if name == "rows_times_transpose":  # (m, c) with (k, c): one product of the rows
-        return mm(b, be.swap_last(a))
-    if name == "vecmat_swapped":  # (c, m) with (..., c)
-        return mm(b, a)
-    if name == "right_transposed":
-        return mm(a, be.swap_last(b))
-    return mm(be.swap_last(a), b)
+    shapes = (len(left), len(right))
+    if shapes == (1, 1):
+        return None if lead_left or lead_right else _matmul
+    if shapes == (2, 1) and not lead_left:
+        if left[0] == c:  # (c, m) with (..., c)
+            return _swapped
+        return _rows_by_transpose if lead_right else _matmul
+    if shapes == (1, 2) and not lead_right:
+        return _matmul if right[0] == c else _right_transposed
+    if shapes != (2, 2) or lead_right:
+        return None
+    if left[1] == c and out == left[0] + right[1 - right.index(c)]:
+        return _matmul if right[0] == c else _right_transposed
+    first = left[0] == c and right[0] == c and not lead_left
+    return _left_transposed if first and out == left[1] + right[1] else None
 
 
 @final
@@ -115,10 +117,18 @@ class Contract(General):
     def evaluate(self, be: Any, *operands: Any) -> Any:
         a, b = operands
         lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
-        direct = _direct(self.left, self.right, self.out, lead_a, lead_b)
-        if direct:
-            return _shortcut(direct, be, a, b)
+        direct = self.shortcuts.get((lead_a, lead_b), _direct)
+        if direct is _direct:  # not asked yet
+            direct = _direct(self.left, self.right, self.out, lead_a, lead_b)
+            self.shortcuts[lead_a, lead_b] = direct
+        if direct is not None:
+            return direct(be, a, b)
         return self._general(be, a, b, lead_a, lead_b)
+
+    @cached_property
+    def shortcuts(self) -> dict[tuple[int, int], Any]:
+        """Numbers of leading axes -> the direct product, or None where there is none."""
+        return {}
 
     def _general(self, be: Any, a: Any, b: Any, lead_a: int, lead_b: int) -> Any:
         """Permute both to (lead, batch, rows, summed) and (lead, batch, summed, columns)."""

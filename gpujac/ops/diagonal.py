@@ -53,14 +53,8 @@ class FromDiagonal(Linear):
     column: int
 
     def evaluate(self, be: Any, x: Any) -> Any:
-        (count,) = self.src
         buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
-        view = be.diagonal_of(buffer[..., self.row :, :], self.column, count)
-        if view is not None:
-            view[...] = x
-        else:
-            for i in range(count):
-                buffer[..., self.row + i, self.column + i] = x[..., i]
+        be.set_diagonal(buffer, self.row, self.column, x)
         return buffer
 
     @cached_property

@@ -193,7 +193,14 @@ class Place(Joint):
     def indices(self) -> tuple:
         return tuple((..., *as_slices(k)) for k in self.keys)
 
+    @cached_property
+    def is_stack(self) -> bool:
+        """Whether the operands are the entries of a vector, in order."""
+        return self.dst == (len(self.keys),) and all(k == (i,) for i, k in enumerate(self.keys))
+
     def evaluate(self, be: Any, *operands: Any) -> Any:
+        if self.is_stack:
+            return be.stack(operands, -1)
         first = operands[0]
         lead = first.shape[: len(first.shape) - self.ranks[0]]
         buffer = be.zeros(lead + self.dst, first.dtype, first)

@@ -62,32 +62,23 @@ class Block:
         """Rows start..stop of the leaf from `part`, whose row `row` is the first of them."""
         if part is None or start >= stop:
             return
-        target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop, :]
         if type(part) is Hot:
-            self._write_hot(target, part, row, stop - start)
+            self._write_hot(start, part, row, stop - start)
             return
+        target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop, :]
         n = st.size_of(self.shape)
         be = backend_of(self.like)
         flat = be.reshape(part, (part.shape[0], n))[row : row + stop - start, :]
         target[...] = be.swap_last(flat) if self.forward else flat
 
-    def _write_hot(self, target: Any, hot: Hot, row: int, count: int) -> None:
+    def _write_hot(self, start: int, hot: Hot, row: int, count: int) -> None:
         first, last = max(hot.row, row), min(hot.row + hot.count, row + count)
         if first >= last:
             return
-        column = hot.start + first - hot.row
+        line, column = start + first - row, hot.start + first - hot.row
         values = hot.vector()[first - hot.row : last - hot.row]
-        be = backend_of(self.like)
-        if self.forward:
-            view = be.diagonal_of(target[column:, :], first - row, last - first)
-        else:
-            view = be.diagonal_of(target[first - row :, :], column, last - first)
-        if view is not None:
-            view[...] = values
-            return
-        for i in range(last - first):
-            at = (column + i, first - row + i) if self.forward else (first - row + i, column + i)
-            target[at] = values[i]
+        at = (column, line) if self.forward else (line, column)
+        backend_of(self.like).set_diagonal(self.matrix, *at, values)
 
     def keep(self, start: int, stop: int, part: Any, row: int, rows: int) -> None:
         """Keep rows for joining; traced values and plain ones alike."""

@@ -43,8 +43,7 @@ class LinearizeTrace(TangentTrace):
             return constant
         if constant.nbytes <= _COPIED_BYTES:
             return constant.copy()
-        freeze(constant)
-        self.frozen.append(constant)
+        freeze(constant, self.frozen)
         return constant
 
     def input(self, x: Any) -> TracedArray:
@@ -106,8 +105,9 @@ class LinearizeTrace(TangentTrace):
     def close(self) -> None:
         super().close()
         self.entries = []
-        while self.frozen:
-            thaw(self.frozen.pop())
+        if self.frozen:
+            thaw(self.frozen)
+            self.frozen = []
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""

@@ -13,6 +13,8 @@ from gpujac.program.ir import Apply, Gather, Input, Program, Scale
 from gpujac.transforms.hot import Hot, raveled_range, rows_of
 from gpujac.transforms.pieces import Pieces, collect, is_read
 
+_SMALL = 256  # entries of a diagonal up to which its parts are cheaper written out
+
 
 def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
     """The cotangents of the inputs from those of some variables; None is a zero."""
@@ -94,6 +96,9 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjuga
             _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
         return
     if kind is Gather:
+        if hot.rows * hot.count <= _SMALL:
+            _pull_gather(entry, hot.dense(), cts)
+            return
         for var, op in zip(entry.reads, entry.op.parts, strict=True):
             _add(cts, hots, var, _moved(op, hot))
         return

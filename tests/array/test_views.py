@@ -175,6 +175,48 @@ def test_what_numpy_copies_is_not_reached_by_later_writes(number):
         np.testing.assert_allclose(gj.vmap(f, in_dims=-1)(lanes), want, rtol=1e-13)
 
 
+def test_copy_true_and_copy_false_mean_what_they_mean_in_numpy():
+    def f(x):
+        shared = x.astype(np.float64, copy=False)
+        shared[0] = x[1] ** 2
+        own = x.reshape(4, 3, copy=True)
+        own[0] = 7.0
+        other = np.reshape(x, (12,), copy=True)
+        other[3] = 8.0
+        return x * shared + own.sum() * other.sum()
+
+    same_as_numpy(f)
+
+
+def test_options_that_change_the_result_are_not_ignored():
+    with pytest.raises(gj.DTypeError, match="astype: float64 to float32 is not allowed with casting='safe'"):
+        gj.jacrev(lambda x: x.astype(np.float32, casting="safe"))(X)
+    with pytest.raises(gj.DispatchError, match="clip: where= is not supported"):
+        gj.jacrev(lambda x: x.clip(0.0, 1.0, where=X > 0))(X)
+    with pytest.raises(gj.DispatchError, match="nan_to_num: copy=False is not supported"):
+        gj.jacrev(lambda x: np.nan_to_num(x, copy=False))(X)
+    for join in (np.concatenate, np.stack):
+        with pytest.raises(gj.DTypeError, match="float64 to int64 is not allowed with casting='same_kind'"):
+            gj.jacrev(lambda x, join=join: join([x, x], dtype=np.int64))(X)
+        y = gj.jvp(lambda x, join=join: join([x, x], dtype=np.float32), (X,), (X,))[0]
+        assert y.dtype == np.float32
+    with pytest.raises(gj.DTypeError, match="copyto: complex128 to float64 is not allowed"):
+        gj.jacrev(lambda x: np.copyto(x, 1j * x))(X)
+    with pytest.raises(IndexError, match="put: an index is out of bounds for 12 entries; use -12 to 11"):
+        gj.jacrev(lambda x: np.put(x, [12], 1.0))(X)
+
+
+def test_array_equal_compares_nan_as_it_is_told():
+    x, seen = np.array([1.0, np.nan]), []
+
+    def f(x):
+        seen.extend([np.array_equal(x, x), np.array_equal(x, x, equal_nan=True), np.array_equal(x, x[:1])])
+        return x
+
+    gj.jvp(f, (x,), (x,))
+    assert seen == [False, True, False]
+
+
 def test_a_swap_of_two_rows_goes_through_a_copy_as_in_numpy():
     def f(x):
         y = x.copy()

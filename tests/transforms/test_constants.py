@@ -94,3 +94,19 @@ def test_a_pullback_and_a_linear_map_notice_writes_into_large_constants(write):
         write(c)
         with pytest.raises(gj.MutationError, match="written into since"):
             call(linear)
+
+
+@pytest.mark.parametrize("order", ["owner first", "view first"])
+def test_a_constant_and_a_view_of_it_are_both_writable_again(order):
+    c = np.ones((LARGE, 2))
+    view = c.T
+    x = np.ones(LARGE)
+
+    def f(x):
+        if order == "owner first":
+            return (x @ c).sum() + (view @ x).sum()
+        return (view @ x).sum() + (x @ c).sum()
+
+    gj.grad(f)(x)
+    assert c.flags.writeable and view.flags.writeable
+    view[:] = 2.0
