@@ -148,9 +148,13 @@ def broadcast_arrays(*xs: Any, subok: bool = False) -> tuple:
 def _sequence(arrays: Any, what: str) -> list:
     if isinstance(arrays, Tracer):
         arrays = unstack(arrays)
-    xs = [c.lift(x) for x in arrays]
+    xs = list(arrays)
     if not xs:
         raise ArgumentError(f"{what}: need at least one array")
+    dtype = getattr(xs[0], "dtype", None)
+    if dtype is not None and all([getattr(x, "dtype", None) is dtype for x in xs]):
+        return xs  # what nearly every call passes: nothing to promote
+    xs = [c.lift(x) for x in xs]
     return c.strong(c.promoted(*xs)) if len(xs) > 1 else xs
 
 
@@ -184,13 +188,14 @@ def concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = Non
 def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None,
           casting: str = "same_kind") -> Any:  # fmt: skip
     """Arrays of one shape along a new axis."""
-    c.refuse("stack", out=out)
+    if out is not None:
+        c.refuse("stack", out=out)
     xs = _sequence(arrays, "stack")
     if dtype is not None:
         xs = [_cast("stack", x, dtype, casting) for x in xs]
     src = tuple(shape_of(xs[0]))
     for x in xs:
-        if shape_of(x) != src:
+        if x.shape != src:
             raise ShapeError(f"stack: all arrays need one shape, found {src} and {shape_of(x)}")
     a = c.axis_of(axis, len(src) + 1, "stack")
     at = len(src) + 1 + a
