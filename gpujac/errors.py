@@ -48,7 +48,8 @@ class ArgumentError(GpujacError, ValueError):
     """An option has a value outside its set.
 
     Raised for `chunk_size`, `assembly`, `randomness`, `memory`, empty or duplicate `argnums`, and
-    for settings. Checked when a transform is built, not when the function is called.
+    for settings. Checked when a transform is built; only what depends on the arguments (an argument
+    named twice as 0 and -2, nothing to map over) is found when the function is called.
     """
 
 

@@ -467,6 +467,9 @@ def main(names: list[str]) -> int:
     started = time.monotonic()
     check_all(tuple(catalogue.NAMES))  # nothing is proved by tests that fail anyway
     _MUTANTS[:] = [m for m in all_mutants() if not names or set(m.watched) & set(names)]
+    if not _MUTANTS:
+        print(f"no mutants: none of {', '.join(names)} is an op of the catalogue")
+        return 2
     with multiprocessing.get_context("fork").Pool(2) as pool:
         alive = pool.map(_survives_by_number, range(len(_MUTANTS)), chunksize=8)
     left = [m for m, a in zip(_MUTANTS, alive, strict=True) if a]

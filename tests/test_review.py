@@ -181,3 +181,91 @@ def test_write_into_aux_does_not_reach_the_pullback():
     _, pullback, aux = gj.vjp(f, x, has_aux=True)
     aux[:] = 0.0
     np.testing.assert_allclose(pullback(np.ones(2))[0], np.sin(2 * x))
+
+
+_LAYOUTS = {
+    "plain": lambda x: x,
+    "transposed": lambda x: x.T,
+    "flipped": lambda x: x[::-1],
+    "columns": lambda x: x[:, ::2],
+    "computed": lambda x: np.sin(x.T),
+    "copied": lambda x: x.T.copy(order="K"),
+}
+
+
+@pytest.mark.parametrize("order", ["C", "F", "A", "K"])
+@pytest.mark.parametrize("name", _LAYOUTS)
+@pytest.mark.parametrize("stored", ["C", "F"])
+def test_ravel_in_the_order_of_memory_is_that_of_numpy(name, order, stored):
+    def f(x):
+        return np.concatenate([np.ravel(_LAYOUTS[name](x), order=order), _LAYOUTS[name](x).flatten(order)])
+
+    x = np.asarray(np.arange(12.0).reshape(3, 4), order=stored)
+    np.testing.assert_array_equal(gj.jvp(f, (x,), (x,))[0], f(x))
+    np.testing.assert_allclose(gj.jacrev(f)(x).reshape(-1, 12), gj.jacfwd(f)(x).reshape(-1, 12))
+
+
+def test_ravel_in_an_unclear_order_of_memory_is_an_error():
+    x = np.zeros((2, 3, 4))
+    with pytest.raises(gj.errors.ArgumentError, match="order='K'"):
+        gj.jvp(lambda x: np.swapaxes(x, 1, 2).ravel("K"), (x,), (x,))
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_ravel_of_a_flipped_array_is_a_copy(written):
+    def f(x):
+        view = x[::-1]
+        if written:
+            view[:2] = 7.0
+        flat = view.ravel()
+        flat[2:] = 9.0
+        return x * 1
+
+    x = np.arange(4.0)
+    np.testing.assert_array_equal(gj.jvp(f, (x,), (x,))[0], f(x.copy()))
+
+
+def test_reshape_of_a_written_view_is_still_a_view():
+    def f(x):
+        view = x[::-1]
+        view[:2] = 7.0
+        flat = view.reshape(2, 2)
+        flat[0] = 9.0
+        return x * 1
+
+    x = np.arange(4.0)
+    np.testing.assert_array_equal(gj.jvp(f, (x,), (x,))[0], f(x.copy()))
+
+
+@pytest.mark.parametrize("transform", [gj.jacrev, gj.jacfwd])
+def test_long_chain_of_arrays_written_whole_needs_no_recursion(transform):
+    def f(x):
+        for _ in range(2_000):
+            new = np.zeros_like(x)
+            new[:] = x * 1.001
+            x = new
+        return x
+
+    np.testing.assert_allclose(transform(f)(np.ones(60)), 1.001**2_000 * np.eye(60))
+
+
+def test_long_chain_of_views_needs_no_recursion():
+    def f(x):
+        view = x
+        for i in range(2_000):
+            view = view.reshape(2, 2) if i % 2 else view.reshape(4)
+        view[0, 0] = 3 * view[0, 1]
+        return x * 1
+
+    np.testing.assert_allclose(gj.jacrev(f)(np.ones(4))[0], [0, 3, 0, 0])
+
+
+@pytest.mark.parametrize("x", [2.0, np.float64(2.0)])
+def test_views_of_a_number_can_be_written_and_raveled(x):
+    def f(x):
+        view = np.atleast_2d(x)
+        view[0, 0] = 3 * view[0, 0]
+        return view.ravel().sum() + view.reshape(1).sum()
+
+    assert gj.grad(f)(x) == 6.0
+    np.testing.assert_allclose(gj.vmap(gj.grad(f))(np.ones(3)), 6.0)

@@ -144,28 +144,27 @@ def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initia
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Largest entry; ties share the derivative evenly."""
     c.refuse("max", out=out)
-    if where is not c.NO_VALUE and where is not True:
-        if initial is c.NO_VALUE:
-            raise ArgumentError("max: where= needs initial=, the result where nothing is left")
-        x = _masked(x, where, initial)
-    if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
-        return initial
-    y = _extreme(rd.Max, "max", x, axis, keepdims)
-    return y if initial is c.NO_VALUE else ew.maximum(y, initial)
+    return _limited(rd.Max, "max", ew.maximum, x, axis, keepdims, initial, where)
 
 
 def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
         where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Smallest entry; ties share the derivative evenly."""
     c.refuse("min", out=out)
+    return _limited(rd.Min, "min", ew.minimum, x, axis, keepdims, initial, where)
+
+
+def _limited(cls: type, what: str, pair: Any, x: Any, axis: Any, keepdims: Any, initial: Any,
+             where: Any) -> Any:  # fmt: skip
+    """An extreme entry among those that `where` keeps, and `initial`."""
     if where is not c.NO_VALUE and where is not True:
         if initial is c.NO_VALUE:
-            raise ArgumentError("min: where= needs initial=, the result where nothing is left")
+            raise ArgumentError(f"{what}: where= needs initial=, the result where nothing is left")
         x = _masked(x, where, initial)
     if initial is not c.NO_VALUE and math.prod(x.shape) == 0:
-        return initial
-    y = _extreme(rd.Min, "min", x, axis, keepdims)
-    return y if initial is c.NO_VALUE else ew.minimum(y, initial)
+        return sum(x, axis, keepdims=keepdims) + initial  # of zeros, or of no entries
+    y = _extreme(cls, what, x, axis, keepdims)
+    return y if initial is c.NO_VALUE else pair(y, initial)
 
 
 def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array.views import viewing, viewing_where_shared
+from gpujac.array.views import layout, viewing, viewing_where_shared
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, AxisError, ShapeError
@@ -37,9 +37,7 @@ def reshape(x: Any, shape: Any = None, order: str = "C", *, newshape: Any = None
             copy: bool | None = None) -> Any:  # fmt: skip
     """The entries of `x` under another shape."""
     shape = newshape if shape is None else shape
-    if order not in ("C", "A", "K"):
-        if order != "F":
-            raise ArgumentError(f"reshape: order={order!r} is not one of 'C', 'F', 'A'")
+    if order != "C" and _order(x, order) == "F":
         new = _new_shape(x.shape, shape)
         return transpose(reshape(transpose(x), new[::-1]))
     new = _new_shape(x.shape, shape)
@@ -47,8 +45,36 @@ def reshape(x: Any, shape: Any = None, order: str = "C", *, newshape: Any = None
 
 
 def ravel(x: Any, order: str = "C") -> Any:
-    """`x` as one axis."""
-    return reshape(x, (-1,) if x.shape != () else (1,), order)
+    """`x` as one axis; a copy unless the entries follow each other in memory already."""
+    order = order if order == "C" else _order(x, order)
+    shape = (-1,) if x.shape != () else (1,)
+    have = layout(x) if isinstance(x, Tracer) else None
+    if have is None or (have.flags.c_contiguous if order == "C" else have.flags.f_contiguous):
+        return reshape(x, shape, order)
+    return c.unshared(reshape(x, shape, order))
+
+
+def _order(x: Any, order: str) -> str:
+    """The order "C" or "F" that is meant; "A" and "K" ask how `x` lies in memory."""
+    if order not in ("C", "F", "A", "K"):
+        raise ArgumentError(f"reshape: order={order!r} is not one of 'C', 'F', 'A'")
+    if order in ("C", "F") or len(x.shape) < 2:
+        return "F" if order == "F" else "C"
+    have = layout(x) if isinstance(x, Tracer) else x
+    flags = getattr(have, "flags", None)
+    if flags is None or flags.c_contiguous:
+        return "C"
+    if flags.f_contiguous:
+        return "F"
+    steps = [abs(step) for step in have.strides]
+    if order == "A" or steps == sorted(steps, reverse=True):
+        return "C"
+    if steps == sorted(steps):
+        return "F"
+    raise ArgumentError(
+        f"ravel: order='K' of an array of shape {tuple(x.shape)} whose axes lie in memory in another order "
+        "than 'C' or 'F'; name one of those"
+    )
 
 
 @viewing

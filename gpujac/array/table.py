@@ -156,6 +156,17 @@ def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
     return np.searchsorted(concrete(a), concrete(v), side, sorter)
 
 
+def shares_memory(a: Any, b: Any, /, max_work: Any = None) -> bool:
+    """Whether writes into one can reach the other: both are views of one traced array."""
+    return isinstance(a, Tracer) and isinstance(b, Tracer) and _root(a) is _root(b)
+
+
+def _root(x: Tracer) -> Tracer:
+    while x.origin is not None:
+        x = x.origin[0]
+    return x
+
+
 def _info(name: str) -> Any:
     def answer(*args: Any, **kwargs: Any) -> Any:
         plain = [_Empty(a) if isinstance(a, Tracer) else a for a in args]
@@ -196,8 +207,10 @@ TABLE: dict[str, Any] = {
         diagflat delete compress extract kron"""),
     **{f.__name__: f for f in (where, clip, sign, fabs, isclose, allclose, array_equal, nan_to_num, round,
                                degrees, radians, angle, average, searchsorted)},
-    **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj isrealobj
-        may_share_memory shares_memory""".split()},
+    **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj
+        isrealobj""".split()},
+    "may_share_memory": shares_memory,
+    "shares_memory": shares_memory,
     "astype": astype,
     "abs": reduce.absolute,
     "conj": conj,

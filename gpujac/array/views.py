@@ -67,27 +67,40 @@ def viewing_where_shared(function: Callable) -> Callable:
 
 def _shares_memory(x: Tracer, result: Tracer, how: tuple) -> bool:
     """Whether NumPy would give a view here: as the values did, or as labels without an axis mapped do."""
-    have, made = payload(x), payload(result)
-    if not isinstance(have, np.ndarray):
+    have = layout(x)
+    if have is None:
         return True
-    if have.shape != x.shape or _was_written(x):
-        have = _labels(x)
-        made = _call_again(have, how)
+    made = payload(result) if have is payload(x) else _call_again(have, how)
     return bool(np.may_share_memory(have, made))
+
+
+def layout(x: Tracer) -> Any:
+    """A plain array that lies in memory as `x` does in NumPy's eyes; None for other libraries."""
+    have = payload(x)
+    if not isinstance(have, np.ndarray):
+        return None
+    return _labels(x) if have.shape != x.shape or _was_written(x) else have
 
 
 def _was_written(x: Tracer) -> bool:
     """Whether a view has been stored anew since it was taken, and so lost its memory layout."""
-    return x.origin is not None and not np.may_share_memory(payload(x), payload(x.origin[0]))
+    if x.origin is None:
+        return False
+    source = payload(x.origin[0])
+    return not (isinstance(source, np.ndarray) and np.may_share_memory(payload(x), source))
 
 
 def _labels(x: Tracer) -> Any:
     """A plain array with the memory layout that `x` has in NumPy's eyes."""
-    if x.origin is None:
-        root = payload(x)
-        return np.empty_like(root, bool) if root.shape == x.shape else np.empty(x.shape, bool)
-    parent, how, (again, _) = x.origin
-    return again(_labels(parent), how)
+    taken = []
+    while x.origin is not None:
+        taken.append(x.origin)
+        x = x.origin[0]
+    root = payload(x)
+    labels = np.empty_like(root, bool) if np.shape(root) == x.shape else np.empty(x.shape, bool)
+    for _, how, (again, _) in reversed(taken):
+        labels = again(labels, how)
+    return labels
 
 
 def _call_again(parent: Any, how: tuple) -> Any:
@@ -132,14 +145,16 @@ def become(x: Tracer, new: Any) -> None:
 
 def _refresh(parent: Tracer, current: list) -> None:
     """Take the live views of `parent` anew, but for those that hold the write already."""
-    for r in parent.children or ():
-        view = r()
-        if view is None:
-            continue
-        if view.origin is not None and not any(view is c for c in current):
-            _, how, (again, _) = view.origin
-            _store(view, again(parent, how))
-        _refresh(view, current)
+    waiting = [parent]
+    while waiting:
+        for r in waiting.pop().children or ():
+            view = r()
+            if view is None:
+                continue
+            if view.origin is not None and not any(view is c for c in current):
+                source, how, (again, _) = view.origin
+                _store(view, again(source, how))
+            waiting.append(view)
 
 
 def _store(x: Tracer, new: Any) -> None:

@@ -18,7 +18,7 @@ from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import General, Sample, catalogued, with_shapes
 from gpujac.core.trace import Tracer
 from gpujac.ops.batching import move_axis
-from gpujac.ops.structure import CONJ, spread_steps, sum_over
+from gpujac.ops.structure import CONJ, sum_over
 
 _CACHE = 1 << 14
 
@@ -273,10 +273,3 @@ def _sum_lonely(x: Any, own: str, other: str, out: str) -> tuple[Any, str]:
         return x, own
     kept = "".join(c for c in own if c in other or c in out)
     return sum_over(tuple(x.shape), tuple(lonely))(x), kept
-
-
-def broadcast_to(x: Any, shape: Shape) -> Any:
-    """`x` broadcast to `shape` by explicit ops."""
-    for op in spread_steps(tuple(x.shape), tuple(shape)):
-        x = op(x)
-    return x

@@ -16,7 +16,6 @@ def _adjoint(a: Any) -> Any:
     return CONJ(a) if kind(a.dtype) == "c" else a
 
 
-
 @final
 @catalogued
 @dataclass(frozen=True)

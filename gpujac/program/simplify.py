@@ -113,19 +113,34 @@ class _Collapsed:
         return False
 
     def _written(self, v: int) -> int:
-        """The new variable of an old one, written out at first need."""
-        if v not in self.new and v in self.writes:
-            keys, values = self.writes[v].listed()
-            reads, old = tuple(self._written(value) for value in values), self.old.entries[v]
+        """The new variable of an old one, written out at first need, as are those it reads."""
+        waiting = [] if v in self.new else [v]  # a list, not recursion: chains may be long
+        while waiting:
+            top = waiting[-1]
+            missing = [s for s in self._sources(top) if s not in self.new]
+            if not missing:
+                self._write_out(waiting.pop())
+            waiting += missing
+        return self.new[v]
+
+    def _sources(self, v: int) -> list[int]:
+        """What a variable that is not written out will read."""
+        if v in self.new:
+            return []
+        return self.writes[v].listed()[1] if v in self.writes else list(self.terms[v])
+
+    def _write_out(self, v: int) -> None:
+        if v in self.new:  # something else that waited has read it too
+            return
+        old = self.old.entries[v]
+        reads = tuple([self.new[source] for source in self._sources(v)])
+        if v in self.writes:
+            keys = self.writes[v].listed()[0]
             kind = Gather if len(keys) > 1 else Apply
             self._emit(v, kind(place(old.shape, keys), reads, old.shape, old.dtype))
-        if v not in self.new:
-            terms, old = self.terms[v], self.old.entries[v]
-            reads = tuple(self._written(source) for source in terms)
-            positions = tuple(range(len(reads)))
-            coefs = tuple(terms.values())
-            self._emit(v, Scale(None, positions, reads, None, None, coefs, old.shape, old.dtype))
-        return self.new[v]
+            return
+        positions, coefs = tuple(range(len(reads))), tuple(self.terms[v].values())
+        self._emit(v, Scale(None, positions, reads, None, None, coefs, old.shape, old.dtype))
 
     def _emit(self, v: int, entry: Any) -> None:
         self.entries.append(entry)

@@ -9,7 +9,7 @@ from typing import Any
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape, dtype_of, kind, shape_of
 from gpujac.core.op import Mask
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.trace import Tracer
 from gpujac.ops import diagonal as dg
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
@@ -160,13 +160,3 @@ def _scaled_rows(hot: Hot, constant: Any, width: int) -> Any:
         key = ((hot.row, hot.row + hot.count, 1), *((0, n, 1) for n in rest))
         constant = ix.pad((hot.rows, *rest), key)(constant)
     return constant
-
-
-def is_traced(x: Any) -> bool:
-    """Whether a value of the sweep belongs to an outer transform."""
-    return isinstance(x, Tracer)
-
-
-def like_of(x: Any) -> Any:
-    """The innermost array of `x`, for its backend and device."""
-    return payload(x)

@@ -234,3 +234,17 @@ def test_a_wrong_argument_is_named_with_the_shape_or_axis_found(call, error, mes
     f = Called(call)
     with pytest.raises(error, match=message):
         gj.jvp(f, f.args, f.tangents)
+
+
+@pytest.mark.parametrize("limit", [np.max, np.min])
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_the_extremes_of_nothing_are_the_initial_value_in_the_right_shape(limit, axis, keepdims):
+    def f(x):
+        return limit(x[:, :0], axis=axis, keepdims=keepdims, initial=1.5)
+
+    x = np.ones((2, 3))
+    jacobian, y = gj.jacrev(f, with_value=True)(x)
+    np.testing.assert_array_equal(y, f(x), strict=True)
+    assert jacobian.shape == (*np.shape(y), 2, 3)
+    assert not jacobian.any()

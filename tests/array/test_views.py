@@ -188,6 +188,20 @@ def test_copy_true_and_copy_false_mean_what_they_mean_in_numpy():
     same_as_numpy(f)
 
 
+def test_shared_memory_is_told_as_numpy_tells_it():
+    seen = []
+
+    def f(x):
+        y = x.copy()
+        pairs = [(x, x), (x, x[0]), (x.T, x[1:]), (x, y), (x, x * 1), (x, X)]
+        seen.append([[np.may_share_memory(a, b), np.shares_memory(a, b)] for a, b in pairs])
+        return x
+
+    f(X.copy())
+    gj.jvp(f, (X,), (X,))
+    assert seen[0] == seen[1] == [[True, True]] * 3 + [[False, False]] * 3
+
+
 def test_options_that_change_the_result_are_not_ignored():
     with pytest.raises(gj.DTypeError, match="astype: float64 to float32 is not allowed with casting='safe'"):
         gj.jacrev(lambda x: x.astype(np.float32, casting="safe"))(X)

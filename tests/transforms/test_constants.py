@@ -108,5 +108,6 @@ def test_a_constant_and_a_view_of_it_are_both_writable_again(order):
         return (view @ x).sum() + (x @ c).sum()
 
     gj.grad(f)(x)
-    assert c.flags.writeable and view.flags.writeable
+    assert c.flags.writeable
+    assert view.flags.writeable
     view[:] = 2.0
