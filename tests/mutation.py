@@ -81,6 +81,8 @@ EQUIVALENT = {
     "Norm.jvp: real(x.dtype, result.dtype)  ->  real(result.dtype, x.dtype)": _RECAST,
     "ComplexAbs.jvp: real(z.dtype, result.dtype)  ->  real(result.dtype, z.dtype)": _RECAST,
     "Inv.jvp: contract('ij', 'jk', 'ik')  ->  contract('jk', 'ij', 'ik')": "a palindrome: r t r",
+    "coefficient: op.singular and (op.tame is None or not op.tame(*xs))  ->  "
+    "op.singular or (op.tame is None or not op.tame(*xs))": _FASTER,
     "Solve.batch: lead_b > 1  ->  lead_b < 1": _FASTER,
     "Solve.batch: 1  ->  2  in  lead_b > 1": _FASTER,
     "_sinc_slope: 3991680  ->  3991681  in  -1 / 3991680": _BELOW,

@@ -4,9 +4,10 @@ A variable is the position of the entry that defines it. Coefficients are comput
 sweep and kept; then the operands they came from are let go.
 """
 
+import math
 from typing import Any
 
-from gpujac.core.aval import Shape, kind
+from gpujac.core.aval import Shape, item_bytes, kind
 from gpujac.ops.agree import coefficient
 
 Var = int
@@ -93,7 +94,7 @@ class Partial:
 class Program:
     """Entries, how many inputs come first, and the output variables (None: a zero)."""
 
-    __slots__ = ("entries", "inputs", "outputs", "complex", "_live", "_last")
+    __slots__ = ("entries", "inputs", "outputs", "complex", "_live", "_last", "_widest")
 
     def __init__(self, entries: list, inputs: int, outputs: list) -> None:
         self.entries = entries
@@ -102,6 +103,15 @@ class Program:
         self.complex = any(kind(d) == "c" for d in {e.dtype for e in entries})
         self._live: list[bool] | None = None
         self._last: list[list[Var]] | None = None
+        self._widest = 0
+
+    def widest_bytes(self) -> int:
+        """Bytes of the largest variable, for one row."""
+        if not self._widest:
+            kinds = {(e.shape, e.dtype) for e in self.entries}
+            sizes = [math.prod(shape) * item_bytes(dtype) for shape, dtype in kinds]
+            self._widest = max(sizes, default=1) or 1
+        return self._widest
 
     def live(self) -> list[bool]:
         """For each entry, whether an output depends on it."""

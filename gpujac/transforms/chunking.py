@@ -84,17 +84,11 @@ def _auto(program: Program, rows: int, wide: int) -> int:
     """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
     if rows <= _SMALL or all(e.__class__ is Scale for e in program.entries[program.inputs :]):
         return rows
-    widest = widest_bytes(program) * wide
+    widest = program.widest_bytes() * wide
     k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
     if any(e.__class__ is Partial and type(e.op) is Contract for e in program.entries):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
     return max(1, k)
-
-
-def widest_bytes(program: Program) -> int:
-    """Bytes of the largest variable, for one row."""
-    kinds = {(e.shape, e.dtype) for e in program.entries}
-    return max((math.prod(shape) * item_bytes(dtype) for shape, dtype in kinds), default=1)
 
 
 def live_bytes(program: Program, reverse: bool) -> int:

@@ -104,7 +104,7 @@ class _Run:
     def _planned(self, mode: str) -> chunking.Plan:
         """Merge entries where the sweep is wide enough, then settle the chunks."""
         options, linear = self.options, self.linear
-        if self.rows.total * chunking.widest_bytes(self.program) >= _WIDE_BYTES:
+        if self.rows.total * self.program.widest_bytes() >= _WIDE_BYTES:
             self.program = collapse(self.program)
         return chunking.plan(
             mode, self.program, self.rows.total, options.chunk_size, options.assembly, options.memory,

@@ -10,6 +10,7 @@ from numpy import memmap, ndarray
 
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
+from gpujac.backends.host import HOST
 from gpujac.core.aval import Shape, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
@@ -158,6 +159,14 @@ class TangentTrace(Trace):
         return TracedArray(self, y, t, y.shape, y.dtype)
 
     def general(self, op: Any, operands: tuple) -> Any:
+        if len(operands) == 2:
+            x, y = operands
+            if y.__class__ is TracedArray and y.owner is self and x.__class__ is ndarray:
+                if 1 in op.linear_in and y.aux is not None and y.value.__class__ is ndarray:
+                    return self._product(op, 1, y, (self.kept(x), y.value))
+            elif x.__class__ is TracedArray and x.owner is self and y.__class__ is ndarray:
+                if 0 in op.linear_in and x.aux is not None and x.value.__class__ is ndarray:
+                    return self._product(op, 0, x, (x.value, self.kept(y)))
         values, ts = self.split(operands)
         y = op(*values)
         if op.flat:
@@ -171,6 +180,14 @@ class TangentTrace(Trace):
         elif present:
             t = self.add([self.partial(op, p, ts[p], values, y) for p in present], y)
         return TracedArray(self, y, t, shape_of(y), dtype_of(y))
+
+    def _product(self, op: Any, position: int, x: Any, values: tuple) -> Any:
+        """What most calls are: linear in one traced array, the other plain."""
+        if not self.alive:
+            raise self.leaked()
+        out = op.evaluate(HOST, *values)
+        t = self.partial(op, position, x.aux, values, out)
+        return TracedArray(self, out, t, out.shape, out.dtype)
 
     def split(self, operands: tuple) -> tuple[tuple, tuple]:
         """Primal values and tangents of the operands."""
