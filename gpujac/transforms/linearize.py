@@ -77,7 +77,7 @@ class LinearizeTrace(TangentTrace):
 
     def partial(self, op: Any, position: int, t: Any, operands: tuple, y: Any) -> Any:
         if len(operands) == 2:
-            constants = (None, operands[1]) if position == 0 else (operands[0], None)
+            constants: tuple = (None, operands[1]) if position == 0 else (operands[0], None)
         else:
             constants = tuple([None if p == position else x for p, x in enumerate(operands)])
         self.entries.append(Partial(op, position, (t,), constants, shape_of(y), dtype_of(y)))

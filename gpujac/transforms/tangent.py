@@ -161,12 +161,10 @@ class TangentTrace(Trace):
     def general(self, op: Any, operands: tuple) -> Any:
         if len(operands) == 2:
             x, y = operands
-            if y.__class__ is TracedArray and y.owner is self and x.__class__ is ndarray:
-                if 1 in op.linear_in and y.aux is not None and y.value.__class__ is ndarray:
-                    return self._product(op, 1, y, (self.kept(x), y.value))
-            elif x.__class__ is TracedArray and x.owner is self and y.__class__ is ndarray:
-                if 0 in op.linear_in and x.aux is not None and x.value.__class__ is ndarray:
-                    return self._product(op, 0, x, (x.value, self.kept(y)))
+            if x.__class__ is ndarray and 1 in op.linear_in and self._is_plain_dual(y):
+                return self._product(op, 1, y, (self.kept(x), y.value))
+            if y.__class__ is ndarray and 0 in op.linear_in and self._is_plain_dual(x):
+                return self._product(op, 0, x, (x.value, self.kept(y)))
         values, ts = self.split(operands)
         y = op(*values)
         if op.flat:
@@ -180,6 +178,11 @@ class TangentTrace(Trace):
         elif present:
             t = self.add([self.partial(op, p, ts[p], values, y) for p in present], y)
         return TracedArray(self, y, t, shape_of(y), dtype_of(y))
+
+    def _is_plain_dual(self, x: Any) -> bool:
+        """Whether `x` is ours, with a tangent and a NumPy array as its value."""
+        mine = x.__class__ is TracedArray and x.owner is self
+        return mine and x.aux is not None and x.value.__class__ is ndarray
 
     def _product(self, op: Any, position: int, x: Any, values: tuple) -> Any:
         """What most calls are: linear in one traced array, the other plain."""

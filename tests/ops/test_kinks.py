@@ -217,3 +217,13 @@ def test_complex_second_derivatives_beside_a_singular_entry_are_those_of_the_ent
             return gj.vjp(gj.grad(lambda z: (w * np.log(z)).real.sum()), z)[1](ct)[0]
 
     np.testing.assert_allclose(pulled(w, z, ct)[1:], pulled(w[1:], z[1:], ct[1:]))
+
+
+def test_a_masked_branch_has_no_third_derivative():
+    g = gj.grad(lambda x: np.where(x > 0, np.sqrt(x), 0.0).sum())
+    x, wanted = np.array([0.0, 4.0]), np.zeros((2, 2, 2))
+    wanted[1, 1, 1] = 3 / 256
+    for outer in (gj.jacfwd, gj.jacrev):
+        for inner in (gj.jacfwd, gj.jacrev):
+            with np.errstate(all="ignore"):
+                np.testing.assert_allclose(outer(inner(g))(x), wanted)
