@@ -118,6 +118,9 @@ class Generic:
     def matmul(self, x: Any, y: Any) -> Any:
         return self.xp.matmul(x, y)
 
+    def matmul_transposed(self, x: Any, y: Any) -> Any:
+        return self.xp.matmul(x, self.xp.matrix_transpose(y))
+
     def stack(self, xs: tuple, axis: int) -> Any:
         return self.xp.stack(xs, axis=axis)
 

@@ -48,6 +48,9 @@ class Backend(Protocol):
     def matmul(self, x: Any, y: Any) -> Any:
         """Matrix product over the last two axes, leading axes broadcast."""
 
+    def matmul_transposed(self, x: Any, y: Any) -> Any:
+        """`x @ swap_last(y)`, in the memory order that suits `x`."""
+
     def stack(self, xs: tuple, axis: int) -> Any:
         """Arrays of one shape along a new axis `axis` (from the end)."""
 

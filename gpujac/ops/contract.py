@@ -52,11 +52,11 @@ def _swapped(be: Any, a: Any, b: Any) -> Any:
 
 
 def _rows_by_transpose(be: Any, a: Any, b: Any) -> Any:
-    return be.matmul(b, be.swap_last(a))
+    return be.matmul_transposed(b, a)
 
 
 def _right_transposed(be: Any, a: Any, b: Any) -> Any:
-    return be.matmul(a, be.swap_last(b))
+    return be.matmul_transposed(a, b)
 
 
 def _left_transposed(be: Any, a: Any, b: Any) -> Any:
@@ -187,13 +187,16 @@ class Contract(General):
         # <ct, a . b> as a function of a is <ct . conj(b), a>
         other = operands[1 - position]
         other = CONJ(other) if kind(other.dtype) == "c" else other
-        mine, theirs = (self.left, self.right) if position == 0 else (self.right, self.left)
-        reached = "".join(c for c in mine if c in self.out or c in theirs)
-        part = _interned(self.out, theirs, reached) if position == 0 else _interned(theirs, self.out, reached)
-        result = part(ct, other) if position == 0 else part(other, ct)
-        if reached != mine:  # letters summed on one side alone: repeat the cotangent along them
-            raise self.missing("transpose")
-        return result
+        part = self.parts[position]
+        return part(ct, other) if position == 0 else part(other, ct)
+
+    @cached_property
+    def parts(self) -> tuple["Contract", "Contract"]:
+        """The contractions that give the cotangents of the left and of the right operand."""
+        for mine, theirs in ((self.left, self.right), (self.right, self.left)):
+            if any(c not in self.out and c not in theirs for c in mine):
+                raise self.missing("transpose")  # einsum_pair sums such letters before
+        return _interned(self.out, self.right, self.left), _interned(self.left, self.out, self.right)
 
     def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
         letter = next(c for c in _LETTERS if c not in self.left + self.right)

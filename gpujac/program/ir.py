@@ -113,6 +113,10 @@ class Program:
             self._widest = max(sizes, default=1) or 1
         return self._widest
 
+    def mixes(self) -> bool:
+        """Whether some entry is not elementwise."""
+        return not all([e.__class__ is Scale for e in self.entries[self.inputs :]])
+
     def live(self) -> list[bool]:
         """For each entry, whether an output depends on it."""
         if self._live is None:

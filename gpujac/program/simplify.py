@@ -22,15 +22,19 @@ def collapse(program: Program) -> Program:
     one reader. Cost: one multiplication per merged coefficient, at its own size. Returns `program`
     itself where there is nothing to merge.
     """
-    entries = program.entries
-    if not any([_follows(entries, e) if e.__class__ is Scale else _is_write(e) for e in entries]):
-        return program
-    return _Collapsed(program).program()
+    return _Collapsed(program).program() if _has_something_to_merge(program.entries) else program
 
 
-def _follows(entries: list, entry: Scale) -> bool:
-    """Whether an elementwise entry reads another."""
-    return any([entries[v].__class__ is Scale for v in entry.reads])
+def _has_something_to_merge(entries: list) -> bool:
+    """Whether an elementwise entry reads another, or an array is written into."""
+    for entry in entries:
+        if entry.__class__ is Scale:
+            for v in entry.reads:
+                if entries[v].__class__ is Scale:
+                    return True
+        elif _is_write(entry):
+            return True
+    return False
 
 
 def _is_write(entry: Any) -> bool:

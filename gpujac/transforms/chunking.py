@@ -82,11 +82,11 @@ def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str,
 
 def _auto(program: Program, rows: int, wide: int) -> int:
     """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
-    if rows <= _SMALL or all(e.__class__ is Scale for e in program.entries[program.inputs :]):
+    if rows <= _SMALL or not program.mixes():
         return rows
     widest = program.widest_bytes() * wide
     k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
-    if any(e.__class__ is Partial and type(e.op) is Contract for e in program.entries):
+    if any([e.__class__ is Partial and type(e.op) is Contract for e in program.entries]):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
     return max(1, k)
 
