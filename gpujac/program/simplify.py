@@ -75,7 +75,7 @@ class _Collapsed:
                 self._emit(i, self._copied(entry))
             return
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
-        if not any(c.__class__ in SPECIAL and c is not None for c in coefs):
+        if all([c is None or c.__class__ not in SPECIAL for c in coefs]):
             merged = self._merged(entry.reads, coefs)
             if len(merged) == 1 or (len(merged) <= _MOST_SOURCES and self.readers[i] == 1):
                 self.terms[i] = merged
@@ -85,6 +85,9 @@ class _Collapsed:
 
     def _merged(self, reads: tuple, coefs: tuple) -> dict[int, Any]:
         merged: dict[int, Any] = {}
+        if len(reads) == 1:
+            only = self.terms.get(reads[0], {reads[0]: None})
+            return {source: _times(inner, coefs[0]) for source, inner in only.items()}
         for v, c in zip(reads, coefs, strict=True):
             terms = self.terms.get(v)
             if terms is None:
