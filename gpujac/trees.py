@@ -20,7 +20,6 @@ __all__ = [
     "LEAF",
     "Spec",
     "broadcast_prefix",
-    "compose",
     "describe",
     "flatten",
     "flatten_none",
@@ -157,18 +156,6 @@ def unflatten(spec: Spec, leaves: Iterable[Any]) -> Any:
 def is_leaf(spec: Spec) -> bool:
     """True for the structure of a bare leaf; an empty container or None is not one."""
     return spec is LEAF or spec.is_leaf()
-
-
-def compose(outer: Spec, inner: Spec) -> Spec:
-    """The structure `outer` with each leaf replaced by the structure `inner`.
-
-    Example:
-        >>> describe(compose(flatten([1.0, 2.0])[1], flatten({"a": 1.0})[1]))
-        "[{'a': *}, {'a': *}]"
-    """
-    if inner is LEAF:
-        return outer
-    return inner if outer is LEAF else outer.compose(inner)
 
 
 def describe(spec: Spec) -> str:

@@ -138,16 +138,6 @@ def test_describe_prints_the_structure_alone():
     assert "namespace" not in trees.describe(spec_of(Box(1.0, 2.0)))
 
 
-@given(containers, containers)
-def test_compose_puts_the_inner_structure_at_each_leaf(outer, inner):
-    count = len(trees.flatten(outer)[0])
-    expected = trees.unflatten(spec_of(outer), [inner] * count)
-    composed = trees.compose(spec_of(outer), spec_of(inner))
-    leaves = trees.flatten(inner)[0] * count
-    assert composed.num_leaves == len(leaves)
-    assert trees.unflatten(composed, leaves) == expected
-
-
 # ---------------------------------------------------------------- map and match
 
 

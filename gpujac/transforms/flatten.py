@@ -10,7 +10,8 @@ from gpujac import trees
 from gpujac.array import common as c
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
-from gpujac.backends.host import PYTHON_SCALARS, is_frozen, keep_freed_memory
+from gpujac.backends.host import PYTHON_SCALARS
+from gpujac.backends.memory import is_frozen, keep_freed_memory
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.trace import Trace, Tracer, payload
 from gpujac.errors import (

@@ -5,7 +5,7 @@ from typing import Any
 from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
-from gpujac.backends.host import freeze, is_writable, thaw
+from gpujac.backends.memory import freeze, is_writable, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
@@ -22,11 +22,11 @@ _READY = {"add", "subtract", "negative", "positive", "multiply"}  # slopes are o
 class LinearizeTrace(TangentTrace):
     """A trace whose tangents are variables of the program in `entries`."""
 
-    __slots__ = ("entries", "frozen")
-    transform = "vjp"
+    __slots__ = ("entries", "frozen", "transform")
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, transform: str = "vjp") -> None:
         super().__init__(origin)
+        self.transform = transform  # what messages call it: grad, jacrev, ...
         self.entries: list = []
         self.frozen: list = []
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
-from gpujac.backends.host import sampled
+from gpujac.backends.memory import sampled
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.errors import DTypeError, MutationError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
@@ -30,7 +30,7 @@ class Linearized:
         self.point = point = fl.Point(what, args, argnums)
         if keep:  # the sweep may come after the caller has written into its arrays
             point.leaves = [fl.private(x) for x in point.leaves]
-        trace = LinearizeTrace(fl.name_of(f))
+        trace = LinearizeTrace(fl.name_of(f), what)
         token = ranges.push("linearize", ranges.TRACE)
         try:
             if not keep:  # f itself could write into an array that it is called with
