@@ -391,6 +391,8 @@ def test_interrupting_ends_with_130_and_no_file(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a job in the background may be started with the signal ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         deadline = time.monotonic() + 60
         while not (folder / "started").exists() and time.monotonic() < deadline:
