@@ -33,9 +33,17 @@ def _masked(x: Any, where: Any, neutral: Any) -> Any:
     return ew.where(c.lift(where), x, neutral)
 
 
+def _is_simple(x: Any, keepdims: Any) -> bool:
+    """A floating array with axes, of which none is kept."""
+    return (not keepdims or keepdims is c.NO_VALUE) and x.shape != () and kind(x.dtype) in "fc"
+
+
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
         initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Sum of entries."""
+    plain = axis is None and dtype is None and out is None and initial is c.NO_VALUE
+    if plain and where is c.NO_VALUE and _is_simple(x, keepdims):  # what most calls ask
+        return st.sum_all(x.shape)(x)
     if out is not None:
         c.refuse("sum", out=out)
     x = c.counted(x) if dtype is None else c.astype(x, dtype)
@@ -49,6 +57,8 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: 
 def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
          where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Arithmetic mean."""
+    if axis is None and dtype is None and out is None and where is c.NO_VALUE and _is_simple(x, keepdims):
+        return st.sum_all(x.shape)(x) / math.prod(x.shape)
     x = c.floating(x) if dtype is None else c.astype(x, dtype)
     total = sum(x, axis, None, out, keepdims, where=where)
     return total / _count(x, axis, "mean", where, keepdims)

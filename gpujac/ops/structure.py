@@ -338,6 +338,12 @@ def sum_over(src: Shape, axes: Shape) -> Sum:
 
 
 @lru_cache(_CACHE)
+def sum_all(src: Shape) -> Sum:
+    """The sum of all entries of an array of shape `src`."""
+    return sum_over(src, tuple(range(-len(src), 0)))
+
+
+@lru_cache(_CACHE)
 def spread(src: Shape, dst: Shape, axes: Shape) -> Spread:
     """Repeat along the new axes `axes` of `dst`."""
     return Spread(src, dst, axes)

@@ -62,6 +62,10 @@ def _jacobian(f: Callable, options: Options) -> Callable:
 def _check_types(options: Options, linear: Linearized) -> None:
     what = options.what
     linear.outputs.check_differentiable(what)
+    if not options.holomorphic and not linear.program.complex:
+        dtypes = [dtype_of(x) for x in linear.values]
+        if not any([kind(d) == "c" for d in dtypes]):
+            return
     for side, leaves in ((linear.point, linear.point.leaves), (linear.outputs, linear.values)):
         for i, x in enumerate(leaves):
             dtype = dtype_of(x)
@@ -86,6 +90,17 @@ class _Run:
 
     def __init__(self, options: Options, linear: Linearized) -> None:
         self.options, self.linear = options, linear
+        self.program = linear.program
+        self.scalar = options.mode == "rev" and len(linear.values) == 1 and shape_of(linear.values[0]) == ()
+        if self.scalar:
+            self.forward, self.plan = False, chunking.ONE_ROW
+        else:
+            self._choose(options, linear)
+        if options.report is not None:
+            options.report(self.plan)
+
+    def _choose(self, options: Options, linear: Linearized) -> None:
+        """Mode, sides and plan."""
         self.inputs = Side([shape_of(x) for x in linear.point.leaves])
         self.outputs = Side([shape_of(y) for y in linear.values])
         mode = options.mode
@@ -95,10 +110,7 @@ class _Run:
         self.rows = self.inputs if self.forward else self.outputs
         self.columns = self.outputs if self.forward else self.inputs
         self.scalar = not self.forward and self.outputs.shapes == [()]
-        self.program = linear.program
         self.plan = chunking.ONE_ROW if self.scalar else self._planned(mode)
-        if options.report is not None:
-            options.report(self.plan)
         self.like = fl.like_of((linear.point.leaves + linear.values)[0])
 
     def _planned(self, mode: str) -> chunking.Plan:
