@@ -75,7 +75,12 @@ class _Collapsed:
                 self._emit(i, self._copied(entry))
             return
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
-        if all([c is None or c.__class__ not in SPECIAL for c in coefs]):
+        if len(coefs) == 1 and coefs[0].__class__ not in SPECIAL:
+            merged = self._chained(entry.reads[0], coefs[0])
+            if len(merged) == 1 or self.readers[i] == 1:
+                self.terms[i] = merged
+                return
+        elif all([c is None or c.__class__ not in SPECIAL for c in coefs]):
             merged = self._merged(entry.reads, coefs)
             if len(merged) == 1 or (len(merged) <= _MOST_SOURCES and self.readers[i] == 1):
                 self.terms[i] = merged
@@ -83,11 +88,15 @@ class _Collapsed:
         reads = tuple(self._written(v) for v in entry.reads)
         self._emit(i, Scale(entry.op, entry.positions, reads, None, None, coefs, entry.shape, entry.dtype))
 
+    def _chained(self, v: int, c: Any) -> dict[int, Any]:
+        """The terms of one variable times a coefficient."""
+        terms = self.terms.get(v)
+        if terms is None:
+            return {v: c}
+        return {source: c if inner is None else times(inner, c) for source, inner in terms.items()}
+
     def _merged(self, reads: tuple, coefs: tuple) -> dict[int, Any]:
         merged: dict[int, Any] = {}
-        if len(reads) == 1:
-            only = self.terms.get(reads[0], {reads[0]: None})
-            return {source: _times(inner, coefs[0]) for source, inner in only.items()}
         for v, c in zip(reads, coefs, strict=True):
             terms = self.terms.get(v)
             if terms is None:
@@ -157,7 +166,7 @@ class _Collapsed:
         kind = entry.__class__
         if kind is Input:
             return entry
-        reads = tuple(self._written(v) for v in entry.reads)
+        reads = tuple([self._written(v) for v in entry.reads])
         if kind is Partial:
             return Partial(entry.op, entry.position, reads, entry.operands, entry.shape, entry.dtype)
         assert kind in (Apply, Gather)
