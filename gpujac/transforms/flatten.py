@@ -121,6 +121,8 @@ class Point:
         `box` makes the floating arrays of the others constants of the trace, so that arrays made
         like them (`np.zeros_like`) receive traced writes.
         """
+        if len(self.arguments) == 1 and self.specs == [trees.LEAF]:  # f(x): the usual call
+            return (tracers[0],)
         args = list(self.arguments)
         if box is not None and len(self.positions) < len(args):
             args = [x if i in self.positions else _boxed(x, box) for i, x in enumerate(args)]
@@ -138,6 +140,8 @@ class Point:
 
     def result(self, leaves: list) -> Any:
         """Flat leaves as a result: bare for an int argnums, a tuple otherwise."""
+        if self.single and self.specs[0] is trees.LEAF:
+            return leaves[0]
         parts = self.trees(leaves)
         return parts[0] if self.single else tuple(parts)
 

@@ -116,7 +116,8 @@ class _Run:
     def _planned(self, mode: str) -> chunking.Plan:
         """Merge entries where the sweep is wide enough, then settle the chunks."""
         options, linear = self.options, self.linear
-        if self.rows.total * self.program.widest_bytes() >= _WIDE_BYTES:
+        rows, ends = self.rows.total, 8 * max(self.rows.total, self.columns.total)
+        if rows * ends >= _WIDE_BYTES or rows * self.program.widest_bytes() >= _WIDE_BYTES:
             self.program = collapse(self.program)
         return chunking.plan(
             mode, self.program, self.rows.total, options.chunk_size, options.assembly, options.memory,
