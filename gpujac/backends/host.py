@@ -48,6 +48,7 @@ def _identity(x: Any) -> Any:
     return x
 
 
+_add_up: Any = np.add.reduce  # a third of np.sum's overhead; its stubs differ between NumPy's versions
 PYTHON_SCALARS = frozenset((float, int, complex, bool))
 NUMPY_SCALARS = frozenset(
     t for t in np.sctypeDict.values() if isinstance(t, type) and issubclass(t, (np.number, np.bool))
@@ -100,7 +101,7 @@ class Host:
         return x.transpose(axes)
 
     def sum(self, x: Any, axes: tuple[int, ...]) -> Any:
-        return np.add.reduce(x, axis=axes)
+        return _add_up(x, axis=axes)
 
     def spread(self, x: Any, inner: tuple[int, ...], shape: tuple[int, ...]) -> Any:
         if inner != x.shape:
@@ -141,7 +142,7 @@ class Host:
         size = buffer.shape[buffer.ndim - rest - 1]
         index = np.asarray(index)
         key = (..., index, *(slice(None),) * rest)
-        if index.size <= 1 or np.bincount(index.ravel() % size, minlength=1).max() <= 1:
+        if index.size <= 1 or np.max(np.bincount(index.ravel() % size, minlength=1)) <= 1:
             buffer[key] += values
         elif buffer.ndim == 1 and buffer.dtype == np.float64:
             buffer += np.bincount(index.ravel() % size, np.ravel(values), size)
@@ -162,7 +163,7 @@ class Host:
     def all_finite(self, x: Any) -> bool | None:
         if type(x) is np.float64 or type(x) is float:
             return math.isfinite(x)
-        if np.asarray(x).dtype.kind == "f" and math.isfinite(np.add.reduce(x, axis=None)):
+        if np.asarray(x).dtype.kind == "f" and math.isfinite(_add_up(x, axis=None)):
             return True  # a finite sum has finite terms; an infinite one may have overflowed
         return bool(np.isfinite(x).all())
 

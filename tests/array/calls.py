@@ -37,7 +37,7 @@ np.conjugate(x) np.real(x) np.imag(x) np.angle(x) np.round(x) np.around(x,1) np.
 np.clip(x,None,0.5) np.clip(x,-0.5,None) np.clip(x,w,v+w) np.clip(x,min=-0.5) np.clip(x,max=0.5)
 np.nan_to_num(x) np.where(x>0,x,y) np.where(x>0,x,0) np.where([True,False,True,False],x,v) np.where(x>0,1.0,v)
 np.where(x,x,y) np.isclose(x,y) np.isclose(x,x+0) np.allclose(x,y) np.array_equal(x,x) np.add(x,1)
-np.modf(x)[0] np.divmod(x,v)[1] np.fix(x)
+np.modf(x)[0] np.divmod(x,v)[1]
 """
 _REDUCTIONS = """
 np.sum(x) np.sum(x,0) np.sum(x,axis=-1) np.sum(x,axis=(0,1)) np.sum(t,axis=(0,-1)) np.sum(x,axis=())
@@ -185,10 +185,12 @@ def operands_of(call: str) -> list[str]:
     return [name for name in OPERANDS if re.search(_WORDS.format(name), call)]
 
 
-_NEWER = ["np.pad(x,{1:(1,2)})"] if np.lib.NumpyVersion(np.__version__) >= "2.2.0" else []  # what NumPy 2.1 lacks
+_VERSION = np.lib.NumpyVersion(np.__version__)
+_NEWER = ["np.pad(x,{1:(1,2)})"] if _VERSION >= "2.2.0" else []  # what NumPy 2.1 lacks
+_OLDER = ["np.fix(x)"] if _VERSION < "2.5.0" else []  # what later ones warn of
 
 
 def all_calls() -> list[str]:
     """Every call of the tables that this NumPy knows."""
     tables = (_ELEMENTWISE, _REDUCTIONS, _ORDER, _SERIES, _SHAPES, _INDEXING, _PRODUCTS, _CREATION)
-    return [c for t in tables for c in t.split()] + _NEWER
+    return [c for t in tables for c in t.split()] + _NEWER + _OLDER
