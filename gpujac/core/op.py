@@ -69,15 +69,15 @@ class Op:
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         """The result on concrete arrays of the backend `be` (`be.xp` is its namespace)."""
-        raise NotImplementedError(self.name)
+        raise self.missing("evaluate")
 
     def infer(self, *avals: Aval) -> Aval:
         """Shape and dtype of the result from those of the operands."""
-        raise NotImplementedError(self.name)
+        raise self.missing("infer")
 
     def depends(self, *patterns: Any) -> Any:
         """Dependence of the result; dense unless the op knows better."""
-        raise NotImplementedError(self.name)
+        raise self.missing("depends")
 
     @classmethod
     def samples(cls) -> list[Sample]:

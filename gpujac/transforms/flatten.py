@@ -185,18 +185,22 @@ def _is_differentiable_leaf(x: Any) -> bool:
     return type(x) not in (int, bool) and is_array(x) and is_differentiable(dtype_of(x))
 
 
+_WITHOUT_ARGNUMS = ("vjp", "jvp", "linearize", "linear_transpose")
+
+
 def _bad_leaf(what: str, args: tuple, position: int, leaf: int) -> Exception:
     tree = args[position]
     path = f"args[{position}]{trees.flatten_paths(tree)[leaf]}"
     x = trees.flatten(tree)[0][leaf]
+    if what in _WITHOUT_ARGNUMS:  # every positional argument is differentiated
+        cure = "keep it out of the primals, as in lambda u: f(u, p)"
+    else:
+        cure = "leave it out of argnums (a keyword argument passes untouched)"
     if not isinstance(x, Tracer) and not is_array(x):
-        return ArgumentTypeError(
-            f"{what}: {path} is a {type(x).__name__}, not an array or a number; leave it out of "
-            "argnums or pass it through a keyword argument"
-        )
+        return ArgumentTypeError(f"{what}: {path} is a {type(x).__name__}, not an array or a number; {cure}")
     return DTypeError(
         f"{what}: {path} has dtype {dtype_of(x)}: integers and booleans carry no derivative; "
-        "convert it to a floating dtype or leave it out of argnums"
+        f"convert it to a floating dtype or {cure}"
     )
 
 
