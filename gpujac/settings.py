@@ -6,13 +6,15 @@ asyncio tasks started there) only; assigning to an attribute changes it for the 
 
 | setting | values | meaning |
 |---|---|---|
-| `backend` | "auto", "numpy", "cupy" * | where arrays are made when no operand decides it |
+| `backend` | "auto", "numpy", "cupy", "emulated" | what `gpujac.cupy` and the demo use; "emulated": CuPy, no GPU |
 | `memory` | None, bytes, "2GB" | cap on what one chunk of a Jacobian may hold |
-| `nvtx` | "off", "transforms", "ops" * | which NVTX ranges are opened |
+| `nvtx` | "off", "transforms", "ops" | which NVTX ranges are opened; "ops": also one per traced operation |
 | `missing_batch_rule` | "loop", "raise" | what vmap does at an op of yours without a batch rule |
-| `kernels` | "auto", "off" | generated GPU kernels; NumPy has none, so both do the same there |
+| `kernels` | "auto", "off" | on CuPy, kernels of gpujac or only functions of CuPy; no difference on NumPy |
 | `debug_nans` | False, True * | stop at the first operation that makes a NaN |
+| `deterministic` | False, True | repeated indices are added up in their order, equal bit for bit in every run |
 | `malloc_trim` | "auto", "off" | glibc hint that keeps freed blocks of 0.1 to 32 MB mapped |
+| `sanitize` | "undefined", "address", "off" | what kernels are watched for on the CPU; "address" needs libasan loaded |
 
 A value with a star is refused with an `ArgumentError`: what it asks for comes with a later version.
 
@@ -50,7 +52,9 @@ nvtx: str
 missing_batch_rule: str
 kernels: str
 debug_nans: bool
+deterministic: bool
 malloc_trim: str
+sanitize: str
 
 _UNITS = {
     "": 1, "b": 1,
@@ -116,14 +120,12 @@ def _size_of_number(value: Any, what: str) -> int:
     )
 
 
-def _choice(*allowed: str, later: str = "") -> Callable[[Any, str], str]:
-    """A check that accepts exactly the words `allowed`; `later` is known but not there yet."""
+def _choice(*allowed: str) -> Callable[[Any, str], str]:
+    """A check that accepts exactly the words `allowed`."""
 
     def check(value: Any, what: str) -> str:
         if isinstance(value, str) and value in allowed:
             return value
-        if later and isinstance(value, str) and value == later:
-            raise _not_yet(what, value, " or ".join(repr(word) for word in allowed))
         words = ", ".join(repr(word) for word in allowed)
         error = ArgumentError if isinstance(value, str) else ArgumentTypeError
         raise error(f"{what}={value!r} is not one of {words}.")
@@ -148,11 +150,15 @@ def _flag(value: Any, what: str) -> bool:
     raise ArgumentTypeError(f"{what}={value!r} has type {type(value).__name__}; use True or False.")
 
 
-def _off_only_of_text(text: str, what: str) -> bool:
+def _flag_of_text(text: str, what: str) -> bool:
     word = text.strip().lower()
     if word not in _WORDS:
         raise ArgumentError(f"{what}={text!r} is not a switch; use 1 or 0.")
-    return _off_only(_WORDS[word], what)
+    return _WORDS[word]
+
+
+def _off_only_of_text(text: str, what: str) -> bool:
+    return _off_only(_flag_of_text(text, what), what)
 
 
 def _size_or_none_of_text(text: str, what: str) -> int | None:
@@ -168,19 +174,21 @@ class _Setting:
     read: Callable[[str, str], Any]
 
 
-def _words(default: str, *others: str, later: str = "") -> _Setting:
-    check = _choice(default, *others, later=later)
+def _words(default: str, *others: str) -> _Setting:
+    check = _choice(default, *others)
     return _Setting(default, check, check)
 
 
 _SETTINGS: Mapping[str, _Setting] = {
-    "backend": _words("auto", "numpy", later="cupy"),
+    "backend": _words("auto", "numpy", "cupy", "emulated"),
     "memory": _Setting(None, parse_bytes, _size_or_none_of_text),
-    "nvtx": _words("transforms", "off", later="ops"),
+    "nvtx": _words("transforms", "off", "ops"),
     "missing_batch_rule": _words("loop", "raise"),
     "kernels": _words("auto", "off"),
     "debug_nans": _Setting(False, _off_only, _off_only_of_text),
+    "deterministic": _Setting(False, _flag, _flag_of_text),
     "malloc_trim": _words("auto", "off"),
+    "sanitize": _words("undefined", "address", "off"),
 }
 _process: dict[str, Any] = {}
 _overrides: ContextVar[dict[str, Any] | None] = ContextVar("gpujac_settings", default=None)
@@ -267,7 +275,7 @@ def show() -> dict[str, Any]:
 
     Example:
         >>> sorted(show())[:3]
-        ['backend', 'debug_nans', 'kernels']
+        ['backend', 'debug_nans', 'deterministic']
     """
     return {name: get(name) for name in _SETTINGS}
 

@@ -6,6 +6,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from gpujac import settings
 from gpujac.backends import host
 from gpujac.backends.generic import Generic
 from gpujac.backends.protocol import Backend
@@ -14,6 +15,7 @@ from gpujac.errors import ArgumentTypeError, BackendError
 HOST_TYPES = host.TYPES
 _BY_TYPE: dict[type, Backend] = dict.fromkeys(host.TYPES, host.HOST)
 _BY_NAMESPACE: dict[str, Backend] = {"numpy": host.HOST}
+WRITABLE: set[type] = {np.ndarray, np.memmap}  # arrays that a user can write into behind a trace
 
 
 def backend_of(x: Any) -> Backend:
@@ -33,13 +35,26 @@ def common_backend(operands: tuple) -> Backend:
             continue
         backend = backend_of(x)
         if chosen is not None and backend is not chosen:
-            raise BackendError(
-                f"operands of two array libraries in one operation: {type(owner).__module__} "
-                f"{tuple(owner.shape)} and {type(x).__module__} {tuple(x.shape)}; "
-                "convert one of them first"
-            )
+            raise _mixed(chosen, owner, backend, x)
         chosen, owner = backend, x
-    return chosen if chosen is not None else host.HOST
+    if chosen is None:
+        return host.HOST
+    chosen.check_devices(operands)
+    return chosen
+
+
+def _mixed(one: Backend, x: Any, other: Backend, y: Any) -> BackendError:
+    """The error for operands of two libraries, with the cure that fits them."""
+    cure = "convert one of them first"
+    if {one.name, other.name} in ({"numpy", "cupy"}, {"numpy", "emulated"}):
+        cure = (
+            "put the NumPy array on the device once, before the function runs (cupy.asarray(a)), or make "
+            "it there (import gpujac.cupy as np)"
+        )
+    return BackendError(
+        f"operands of two array libraries in one operation: {one.name} {tuple(x.shape)} and "
+        f"{other.name} {tuple(y.shape)}; {cure}"
+    )
 
 
 def is_array(x: Any) -> bool:
@@ -57,11 +72,16 @@ def is_array(x: Any) -> bool:
 
 def _learn(x: Any) -> Backend:
     kind = type(x)
+    backend: Backend
     if isinstance(x, (np.matrix, np.ma.MaskedArray)):
         raise ArgumentTypeError(
             f"numpy.{kind.__name__} gives operators another meaning; convert it with np.asarray(x)"
         )
-    backend: Backend = host.HOST if isinstance(x, np.ndarray) else _from_namespace(x)
+    own = getattr(kind, "gpujac_backend", None)
+    if own is not None:
+        backend = load(own)
+    else:
+        backend = host.HOST if isinstance(x, np.ndarray) else _from_namespace(x)
     _BY_TYPE[kind] = backend
     return backend
 
@@ -93,4 +113,10 @@ def load(name: str) -> Backend:
                 f"{sorted(_BY_NAMESPACE)}"
             ) from error
         _BY_NAMESPACE[name] = module.BACKEND
+        WRITABLE.update(module.TYPES)
     return _BY_NAMESPACE[name]
+
+
+def device() -> Backend:
+    """The backend of `gpujac.cupy`: CuPy's, or the emulated one where settings.backend says so."""
+    return load("emulated" if settings.get("backend") == "emulated" else "cupy")

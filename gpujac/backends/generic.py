@@ -1,11 +1,13 @@
 """Any array-API namespace: the standard alone, gaps filled by composition."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from gpujac.backends.chain import Chain, interpret
 from gpujac.errors import MissingRuleError
 
 _RENAMED = {
@@ -29,9 +31,16 @@ _RENAMED = {
 class Generic:
     """A backend over the namespace `xp` of an array-API library (array-api-strict, torch, ...)."""
 
+    saturation_bytes: int | None = None
+
+    fuses = False  # no kernels here: a chain would be as many passes as its steps
+
     def __init__(self, xp: Any) -> None:
         self.xp = xp
         self.name = xp.__name__
+
+    def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
+        return interpret(self, chain, shape, operands)
 
     def function(self, name: str) -> Any:
         if name == "where":
@@ -87,6 +96,9 @@ class Generic:
     def zeros(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         return self.xp.zeros(shape, dtype=dtype, device=like.device)
 
+    def ones(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        return self.xp.ones(shape, dtype=dtype, device=like.device)
+
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         return self.xp.empty(shape, dtype=dtype, device=like.device)
 
@@ -120,6 +132,12 @@ class Generic:
 
     def matmul_transposed(self, x: Any, y: Any) -> Any:
         return self.xp.matmul(x, self.xp.matrix_transpose(y))
+
+    def solve(self, a: Any, b: Any) -> Any:
+        return self.xp.linalg.solve(a, b)
+
+    def argsort(self, x: Any) -> Any:
+        return self.xp.argsort(x, axis=-1, stable=True)
 
     def stack(self, xs: tuple, axis: int) -> Any:
         return self.xp.stack(xs, axis=axis)
@@ -163,6 +181,21 @@ class Generic:
 
     def copy(self, x: Any) -> Any:
         return self.xp.asarray(x, copy=True)
+
+    def is_whole(self, x: Any) -> bool:
+        return False  # the standard does not tell
+
+    def shares_memory(self, x: Any, y: Any) -> bool:
+        return True  # for all we know
+
+    def blank(self, x: Any) -> Any:
+        return None
+
+    def kept(self, constant: Any) -> Any:
+        return self.copy(constant)
+
+    def check_devices(self, xs: Sequence[Any]) -> None:
+        return
 
     def swap_order(self, x: Any) -> Any:
         return self.xp.asarray(self.xp.matrix_transpose(x), copy=True)

@@ -3,9 +3,12 @@
 import math
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from gpujac.backends.chain import Chain, interpret
 
 
 def _divide(x: Any, y: Any) -> Any:
@@ -77,6 +80,11 @@ class Host:
 
     name = "numpy"
     xp: Any = np
+    saturation_bytes: int | None = None
+    fuses = False  # no kernels here: a chain would be as many passes as its steps
+
+    def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
+        return interpret(self, chain, shape, operands)
 
     def function(self, name: str) -> Any:
         return _SPECIAL.get(name) or getattr(np, name)
@@ -86,6 +94,9 @@ class Host:
 
     def zeros(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         return np.zeros(shape, dtype)
+
+    def ones(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        return np.ones(shape, dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         return np.empty(shape, dtype)
@@ -125,6 +136,12 @@ class Host:
         if x.ndim == 2 and y.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
             return (y @ x.T).T  # rows that lie as columns stay so: a quarter faster
         return x @ y.swapaxes(-1, -2)
+
+    def solve(self, a: Any, b: Any) -> Any:
+        return np.linalg.solve(a, b)
+
+    def argsort(self, x: Any) -> Any:
+        return np.argsort(x, axis=-1, stable=True)
 
     def stack(self, xs: tuple, axis: int) -> Any:
         first = np.asarray(xs[0])
@@ -169,6 +186,21 @@ class Host:
 
     def copy(self, x: Any) -> Any:
         return np.array(x, order="C") if type(x) is np.ndarray else np.array(x, order="C")[()]
+
+    def is_whole(self, x: Any) -> bool:
+        return x.base is None and x.flags.c_contiguous
+
+    def shares_memory(self, x: Any, y: Any) -> bool:
+        return bool(np.may_share_memory(x, y))
+
+    def blank(self, x: Any) -> Any:
+        return x if isinstance(x, np.ndarray) else None
+
+    def kept(self, constant: Any) -> Any:
+        return constant.copy()
+
+    def check_devices(self, xs: Sequence[Any]) -> None:
+        return
 
     def swap_order(self, x: Any) -> Any:
         return x.T.copy()  # always new: x may be a view of a constant of the user's

@@ -1,6 +1,9 @@
 """What every backend offers beyond the array-API namespace that it wraps."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from gpujac.backends.chain import Chain
 
 
 class Backend(Protocol):
@@ -11,6 +14,14 @@ class Backend(Protocol):
 
     name: str
     xp: Any
+    saturation_bytes: int | None  # of one buffer, from which on a device is busy; None: a CPU
+
+    @property
+    def fuses(self) -> bool:
+        """Whether sweeps run chains of elementwise entries as one generated kernel."""
+
+    def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
+        """What `chain` gives over a domain of trailing shape `shape`, as a new array."""
 
     def function(self, name: str) -> Any:
         """The elementwise function called `name`, gaps of the library filled."""
@@ -20,6 +31,9 @@ class Backend(Protocol):
 
     def zeros(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         """A new zeroed array on the device of `like`."""
+
+    def ones(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+        """A new array of ones on the device of `like`."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
         """A new array with arbitrary contents on the device of `like`."""
@@ -51,6 +65,12 @@ class Backend(Protocol):
     def matmul_transposed(self, x: Any, y: Any) -> Any:
         """`x @ swap_last(y)`, in the memory order that suits `x`."""
 
+    def solve(self, a: Any, b: Any) -> Any:
+        """x with a @ x = b; leading axes broadcast, `b` one vector or a matrix."""
+
+    def argsort(self, x: Any) -> Any:
+        """The stable order of the last axis."""
+
     def stack(self, xs: tuple, axis: int) -> Any:
         """Arrays of one shape along a new axis `axis` (from the end)."""
 
@@ -74,6 +94,21 @@ class Backend(Protocol):
 
     def copy(self, x: Any) -> Any:
         """A C-contiguous copy that shares nothing with `x`."""
+
+    def is_whole(self, x: Any) -> bool:
+        """Whether `x` is C-contiguous and owns its memory, as far as the library tells."""
+
+    def shares_memory(self, x: Any, y: Any) -> bool:
+        """Whether two arrays may share memory."""
+
+    def blank(self, x: Any) -> Any:
+        """A NumPy array of any entries that lies in memory as `x` does; None where that is unknown."""
+
+    def kept(self, constant: Any) -> Any:
+        """A constant that the user may write into later, safe for that (a copy where it is cheap)."""
+
+    def check_devices(self, xs: Sequence[Any]) -> None:
+        """Raise a BackendError unless all arrays among `xs` are on the device that launches."""
 
     def swap_order(self, x: Any) -> Any:
         """A 2-d array transposed and C-contiguous."""

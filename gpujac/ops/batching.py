@@ -38,8 +38,13 @@ def both_to_front(xs: tuple, axes: tuple) -> tuple:
 def shift_index(index: Any, lanes: int, size: int) -> Any:
     """Index (lanes, ...) into `size` positions, made to address (lanes * size) positions."""
     offsets = np.arange(lanes).reshape((lanes,) + (1,) * (len(index.shape) - 1)) * size
-    target = payload(index)
-    return index % size + backend_of(target).asarray(offsets, index.dtype, target)
+    return index % size + like(offsets, index)
+
+
+def like(constant: np.ndarray, x: Any) -> Any:
+    """A constant of NumPy's as an array of the library, device and dtype of `x`."""
+    target = payload(x)
+    return backend_of(target).asarray(constant, x.dtype, target)
 
 
 def stretch(x: Any, axis: int | None, size: int) -> Any:
@@ -48,3 +53,22 @@ def stretch(x: Any, axis: int | None, size: int) -> Any:
         shape = tuple(x.shape)
         return spread(shape, (size, *shape), (-1 - len(shape),))(x)
     return move_axis(x, axis, -len(x.shape))
+
+
+def aligned(value: Any, axis: int | None, rank: int, k: int) -> Any:
+    """An operand with its mapped axis (or a one in its place) left of the last k logical axes.
+
+    `rank`: how many axes it has besides the mapped one.
+    """
+    if axis is None:
+        if rank <= k:
+            return value
+        shape = tuple(value.shape)
+        return as_shape(value, (*shape[: rank - k], 1, *shape[rank - k :]))
+    if -axis - 1 == k:
+        return value
+    if rank < k:
+        value = move_axis(value, axis, -len(value.shape))
+        shape = tuple(value.shape)
+        return as_shape(value, (shape[0], *(1,) * (k - rank), *shape[1:]))
+    return move_axis(value, axis, -k - 1)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, final
 
-import numpy as np
-
 from gpujac.core.aval import Shape
 from gpujac.core.op import Linear, Sample, catalogued
 
@@ -22,13 +20,11 @@ class Diagonal(Linear):
     row: int
     column: int
 
-    def _rows(self) -> np.ndarray:
-        return np.arange(self.dst[0])
-
     def evaluate(self, be: Any, x: Any) -> Any:
         flat = be.ravel(x, len(x.shape) - 2)
-        index = (self._rows() + self.row) * self.src[1] + self._rows() + self.column
-        return be.take(flat, index, -1)
+        step, count = self.src[1] + 1, self.dst[0]
+        start = self.row * self.src[1] + self.column if count else 0
+        return flat[..., start : start + max(count - 1, 0) * step + min(count, 1) : step]
 
     @cached_property
     def transposed(self) -> Linear:

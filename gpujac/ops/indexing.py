@@ -14,7 +14,7 @@ import numpy as np
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape
 from gpujac.core.op import General, Joint, Linear, Sample, catalogued
-from gpujac.ops.batching import as_shape, both_to_front, reorder, shift_index
+from gpujac.ops.batching import as_shape, both_to_front, like, reorder, shift_index
 from gpujac.ops.elementwise import maximum
 from gpujac.ops.structure import spread
 
@@ -239,6 +239,7 @@ class Take(General):
 
     name = "take"
     linear_in = (0,)
+    indexes = True
     size: int
     rest: int
 
@@ -304,6 +305,7 @@ class ScatterAdd(General):
 
     name = "scatter_add"
     linear_in = (0,)
+    indexes = True
     size: int
     rest: int
     width: int  # axes of the index
@@ -380,8 +382,8 @@ class LastWriter(General):
         index = as_shape(index, (size, math.prod(index.shape[1:])))
         flat = shift_index(index, size, self.size)
         source = LastWriter(size * self.size)(as_shape(flat, (math.prod(flat.shape),)))
-        rows = np.arange(size)[:, None] * index.shape[1]
         source = as_shape(source, (size, self.size))
+        rows = like(np.arange(size)[:, None] * index.shape[1], source)
         return maximum(source - rows, -1), -2
 
     @classmethod

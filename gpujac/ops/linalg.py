@@ -33,20 +33,20 @@ class Solve(General):
         if not self.vector:
             if len(a.shape) == 2 and len(b.shape) > 2:  # one factorization, all lanes as columns
                 return self._fold(be, a, b)
-            return be.xp.linalg.solve(a, b)
+            return be.solve(a, b)
         if len(a.shape) == 2 and len(b.shape) > 1:  # (lead, n): the lead axes are the columns
             rows = be.reshape(b, (-1, b.shape[-1]))
-            return be.reshape(be.swap_last(be.xp.linalg.solve(a, be.swap_last(rows))), b.shape)
+            return be.reshape(be.swap_last(be.solve(a, be.swap_last(rows))), b.shape)
         if len(b.shape) == 1 and len(a.shape) == 2:
-            return be.xp.linalg.solve(a, b)
-        x = be.xp.linalg.solve(a, be.reshape(b, (*b.shape, 1)))
+            return be.solve(a, b)
+        x = be.solve(a, be.reshape(b, (*b.shape, 1)))
         return be.reshape(x, tuple(x.shape[:-1]))
 
     def _fold(self, be: Any, a: Any, b: Any) -> Any:
         lead, (n, columns) = tuple(b.shape[:-2]), b.shape[-2:]
         rank = len(b.shape)
         wide = be.permute(b, (rank - 2, *range(rank - 2), rank - 1))
-        x = be.xp.linalg.solve(a, be.reshape(wide, (n, -1)))
+        x = be.solve(a, be.reshape(wide, (n, -1)))
         x = be.reshape(x, (n, *lead, columns))
         return be.permute(x, (*range(1, rank - 1), 0, rank - 1))
 

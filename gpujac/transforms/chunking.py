@@ -11,7 +11,7 @@ from gpujac.core.aval import item_bytes
 from gpujac.core.trace import payload
 from gpujac.errors import ArgumentError, ArgumentTypeError
 from gpujac.ops.contract import Contract
-from gpujac.program.ir import Partial, Program, Scale
+from gpujac.program.ir import Chained, Partial, Program, Scale
 
 _SMALL = 8  # rows that always go in one pass
 _CONTRACTION_ROWS = 256  # matrix products want tall operands
@@ -57,17 +57,18 @@ def check_assembly(what: str, assembly: Any) -> None:
 
 
 def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None,
-         reported: bool = False, lanes: bool = False) -> Plan:  # fmt: skip
+         reported: bool = False, lanes: bool = False, saturation: int | None = None) -> Plan:  # fmt: skip
     """Settle the chunk size and the assembly for `rows` basis vectors.
 
     The scan of live bytes runs only where a cap or a report asks for it. `lanes`: values belong
-    to outer transforms, whose mapped axes count.
+    to outer transforms, whose mapped axes count. `saturation`: bytes of one buffer that keep a
+    device busy; None on the CPU, where the cache decides.
     """
     wide = _outer_lanes(program) if lanes else 1
     if chunk_size is None:
         k = rows
     else:
-        k = int(chunk_size) if chunk_size != "auto" else _auto(program, rows, wide)
+        k = int(chunk_size) if chunk_size != "auto" else _auto(program, rows, wide, saturation)
     live = 0
     if memory is not None or reported:
         live = live_bytes(program, mode == "rev") * wide
@@ -80,11 +81,13 @@ def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str,
     return Plan(mode, rows, k if chunks > 1 else None, chunks, assembly, live)
 
 
-def _auto(program: Program, rows: int, wide: int) -> int:
-    """The design's rule for the CPU: three of the widest buffers in half the L2 cache."""
+def _auto(program: Program, rows: int, wide: int, saturation: int | None) -> int:
+    """On the CPU three of the widest buffers in half the L2 cache; on a device one that saturates it."""
     if rows <= _SMALL or not program.mixes():
         return rows
     widest = program.widest_bytes() * wide
+    if saturation is not None:
+        return max(1, saturation // max(widest, 1))
     k = max(1, l2_bytes() // 2 // (3 * max(widest, 1)))
     if any([e.__class__ is Partial and type(e.op) is Contract for e in program.entries]):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
@@ -123,6 +126,8 @@ def _outer_lanes(program: Program) -> int:
             constants = (e.y, *(e.xs or ()), *(e.coefs or ()))
         elif e.__class__ is Partial:
             constants = e.operands
+        elif e.__class__ is Chained:
+            constants = e.coefs
         best = max([best, *(_lanes(x) for x in constants)])
     return best
 

@@ -9,8 +9,8 @@ import numpy as np
 from gpujac import trees
 from gpujac.array import common as c
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
-from gpujac.backends.host import PYTHON_SCALARS
+from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend, is_array
+from gpujac.backends.host import PYTHON_SCALARS, SCALARS
 from gpujac.backends.memory import is_frozen, keep_freed_memory
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.trace import Trace, Tracer, payload
@@ -18,12 +18,14 @@ from gpujac.errors import (
     ArgnumsRangeError,
     ArgumentError,
     ArgumentTypeError,
+    BackendError,
     ConcretizationError,
     DTypeError,
     MutationError,
     ShapeError,
     StructureError,
 )
+from gpujac.transforms import cupy_note
 
 
 def name_of(f: Any) -> str:
@@ -42,18 +44,26 @@ def call(f: Any, args: tuple, kwargs: dict) -> Any:
     """The user's function on traced arguments."""
     try:
         return f(*args, **kwargs)
-    except ValueError as error:
-        if isinstance(error.__cause__, ConcretizationError):  # NumPy's a[0] = traced ends here
-            raise MutationError(
-                "in-place write of a traced value into a plain NumPy array (a[i] = x): make the "
-                "array with np.zeros_like(u), where u is a traced input, or with gpujac.numpy.zeros"
-            ) from error
-        if "read-only" in str(error) and is_frozen():
-            error.add_note(
-                "gpujac: the function wrote into a plain array after using it together with a traced "
-                "one. The derivative still needs the old values; use a fresh array or .copy() there."
-            )
-        raise
+    except Exception as error:
+        told = _explained(error)
+        if told is error:
+            raise
+        raise told from error
+
+
+def _explained(error: Exception) -> Exception:
+    """The error that a user reads in the place of one that left the function: often the same."""
+    if isinstance(error, ValueError) and isinstance(error.__cause__, ConcretizationError):
+        return MutationError(  # NumPy's a[0] = traced ends here
+            "in-place write of a traced value into a plain NumPy array (a[i] = x): make the "
+            "array with np.zeros_like(u), where u is a traced input, or with gpujac.numpy.zeros"
+        )
+    if isinstance(error, ValueError) and "read-only" in str(error) and is_frozen():
+        error.add_note(
+            "gpujac: the function wrote into a plain array after using it together with a traced "
+            "one. The derivative still needs the old values; use a fresh array or .copy() there."
+        )
+    return cupy_note.explained(error)
 
 
 def check_argnums(what: str, argnums: Any) -> None:
@@ -87,6 +97,14 @@ def selected(what: str, argnums: Any, args: tuple) -> tuple[int, ...]:
     return found
 
 
+def check_devices(leaves: list) -> None:
+    """Raise unless the arrays among `leaves` are all on the device that launches."""
+    arrays = [payload(x) for x in leaves]
+    found = [x for x in arrays if x.__class__ not in HOST_TYPES and is_array(x)]
+    if found:
+        backend_of(found[0]).check_devices(found)
+
+
 class Point:
     """The selected arguments as flat leaves, and how to put tracers in their place."""
 
@@ -114,6 +132,7 @@ class Point:
             self.specs.append(spec)
             self.counts.append(len(leaves))
             self.leaves += leaves
+        check_devices(self.leaves)
 
     def args(self, tracers: list, box: Any = None) -> tuple:
         """All positional arguments with tracers at the selected leaves.
@@ -220,8 +239,20 @@ def matched(what: str, names: tuple[str, str], spec: trees.Spec, flat: list, lea
         complex_for_real = kind(dtype_of(t)) == "c" and kind(dtype_of(x)) != "c"
         if shape_of(t) != shape_of(x) or complex_for_real:
             raise _mismatch(what, names, trees.spec_paths(spec)[i], t, x)
+        reference = x if like is None else like
+        if t.__class__ not in HOST_TYPES or reference.__class__ not in HOST_TYPES:
+            _check_library(t, reference, lambda i=i: f"{what}: {names[0]}{trees.spec_paths(spec)[i]}")
         done.append(_cast(t, x, like))
     return done
+
+
+def _check_library(t: Any, x: Any, name: Callable) -> None:
+    """Raise unless `t`, called `name()`, is of the library and on the device of `x` or a number."""
+    arrays = tuple([v for v in (payload(t), payload(x)) if v is not None])
+    try:
+        common_backend(arrays)
+    except BackendError as error:
+        raise BackendError(f"{name()}: {error}") from None
 
 
 def _mismatch(what: str, names: tuple[str, str], path: str, t: Any, x: Any) -> Exception:
@@ -311,7 +342,9 @@ def owned(y: Any, others: list, traced: bool = True) -> Any:
         return y
     if isinstance(y, Tracer) or type(y) in HOST_TYPES or not is_array(y):
         return y
-    return backend_of(y).copy(y)
+    be = backend_of(y)
+    whole = traced and be.is_whole(y) and not any(y is x for x in others)
+    return y if whole else be.copy(y)
 
 
 def owned_all(ys: list, others: list) -> list:
@@ -338,6 +371,30 @@ def like_of(x: Any) -> Any:
     return np.zeros(()) if found is None else found
 
 
+def like_among(xs: list) -> Any:
+    """The innermost array that tells the library and device of all of `xs`: numbers mix with every one."""
+    for x in xs:
+        found = payload(x)
+        if found is not None and found.__class__ not in SCALARS:
+            return found
+    return like_of(xs[0])
+
+
+def array_of(x: Any, others: list) -> Any:
+    """A number as a 0-d array of the library and device of `others`; an array as it is."""
+    if type(x) not in SCALARS or not others:
+        return np.asarray(x) if type(x) in SCALARS else x
+    like = like_among(others)
+    return backend_of(like).asarray(x, None, like)
+
+
+def lifted(ts: list, others: list) -> list:
+    """Numbers among `ts` as arrays of the device that `others` are on; on the CPU they stay numbers."""
+    if not any([t.__class__ in SCALARS for t in ts]) or like_among(others).__class__ in HOST_TYPES:
+        return ts
+    return [array_of(t, others) for t in ts]
+
+
 def zeros_of(x: Any) -> Any:
     """Zeros like `x`."""
     like = like_of(x)
@@ -345,9 +402,10 @@ def zeros_of(x: Any) -> Any:
     return zeros if shape_of(x) or not isinstance(zeros, np.ndarray) else zeros[()]
 
 
-def ones_of(x: Any) -> Any:
-    """A one like the 0-d `x`, in its dtype."""
-    like = like_of(x)
+def ones_of(x: Any, others: list) -> Any:
+    """A one like the 0-d `x`, in its dtype; in the library of `others` where `x` has no value."""
+    like = payload(x)
+    like = like_among(others) if like is None else like
     if type(like) is float:
         return 1.0
     return backend_of(like).asarray(1, dtype_of(x), like)[()]

@@ -5,6 +5,7 @@ from typing import Any
 from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.backends.memory import freeze, is_writable, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
@@ -39,6 +40,9 @@ class LinearizeTrace(TangentTrace):
         """
         if constant.__class__ is TracedArray:  # of an outer level: writable behind its name
             return constant.detached()
+        own: Any = constant.__class__
+        if own not in HOST_TYPES:
+            return backend_of(constant).kept(constant)
         if not constant.flags.writeable and (constant.base is None or not is_writable(constant)):
             return constant
         if constant.nbytes <= _COPIED_BYTES:

@@ -6,16 +6,19 @@ the few linear building blocks to it. An absent tangent is None: a symbolic zero
 
 from typing import Any
 
-from numpy import memmap, ndarray
+from numpy import ndarray
 
+from gpujac.array.common import placed
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
+from gpujac.backends.choose import WRITABLE as WRITABLE_ARRAYS
 from gpujac.backends.host import HOST
 from gpujac.core.aval import Shape, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
 
-WRITABLE = frozenset((ndarray, memmap, TracedArray))
+WRITABLE = WRITABLE_ARRAYS  # one set: a backend that is loaded later adds its arrays
+WRITABLE.add(TracedArray)
 
 
 class TangentTrace(Trace):
@@ -75,11 +78,11 @@ class TangentTrace(Trace):
         a, s, b, t = x, None, y, None
         if x.__class__ is TracedArray and x.owner is self:
             a, s = x.value, x.aux
-        elif x.__class__ in WRITABLE:
+        elif x.__class__ in WRITABLE and not op.jointly:  # the derivative of a sum reads no operand
             a = self.kept(x)
         if y.__class__ is TracedArray and y.owner is self:
             b, t = y.value, y.aux
-        elif y.__class__ in WRITABLE:
+        elif y.__class__ in WRITABLE and not op.jointly:
             b = self.kept(y)
         if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES:
             out = op.host(a, b)
@@ -92,9 +95,9 @@ class TangentTrace(Trace):
         except AttributeError:  # a Python number
             shape, dtype = (), dtype_of(out)
         if s is not None and (x.shape != shape or x.dtype is not dtype):
-            s = self.agree(s, x.shape, x.dtype, shape, dtype)
+            s = self.agree(s, x.shape, x.dtype, shape, dtype, out)
         if t is not None and (y.shape != shape or y.dtype is not dtype):
-            t = self.agree(t, y.shape, y.dtype, shape, dtype)
+            t = self.agree(t, y.shape, y.dtype, shape, dtype, out)
         if t is None:
             if s is not None:
                 s = self.combine(op, (0,), (s,), (a, b), out, shape, dtype)
@@ -118,7 +121,7 @@ class TangentTrace(Trace):
             if x.__class__ is TracedArray and x.owner is self and x.aux is not None:
                 t = x.aux
                 if x.shape != shape or x.dtype is not dtype:
-                    t = self.agree(t, x.shape, x.dtype, shape, dtype)
+                    t = self.agree(t, x.shape, x.dtype, shape, dtype, y)
                 positions += (p,)
                 ts += (t,)
         if not ts:
@@ -126,8 +129,8 @@ class TangentTrace(Trace):
         t = self.combine(op, positions, ts, values, y, shape, dtype)
         return TracedArray(self, y, t, shape, dtype)
 
-    def agree(self, t: Any, shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any) -> Any:
-        """A tangent spread and cast to the shape and dtype of the result."""
+    def agree(self, t: Any, shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any, y: Any) -> Any:
+        """A tangent spread and cast to the shape and dtype of the result `y`."""
         for op in agreement(shape, dtype, new_shape, new_dtype):
             shape = shape[: len(shape) - len(op.src)] + op.dst
             dtype = new_dtype  # the cast comes first
@@ -166,6 +169,8 @@ class TangentTrace(Trace):
             if y.__class__ is ndarray and 0 in op.linear_in and self._is_plain_dual(x):
                 return self._product(op, 0, x, (x.value, self.kept(y)))
         values, ts = self.split(operands)
+        if op.indexes and values[-1].__class__ is ndarray and values[0].__class__ not in HOST_TYPES:
+            values = (*values[:-1], placed(values[-1], values[0]))  # uploaded once, here
         y = op(*values)
         if op.flat:
             return y
