@@ -293,6 +293,7 @@ class General(Op):
     linear_in: ClassVar[tuple[int, ...]] = ()
     nonlinear: ClassVar[bool] = False
     leading: ClassVar[bool] = False  # one operand, whose extra leading axes the op leaves alone
+    indexes: ClassVar[bool] = False  # the last operand is an index array, which may be NumPy's
 
     def __call__(self, *operands: Any) -> Any:
         top = top_trace(operands)

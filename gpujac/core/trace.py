@@ -38,6 +38,7 @@ class Trace:
 
     __slots__ = ("level", "alive", "origin")
     transform = "trace"
+    batches = False  # whether its tracers are many plain values at once, and nothing else
 
     def __init__(self, origin: str) -> None:
         with _LOCK:

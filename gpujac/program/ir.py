@@ -5,8 +5,9 @@ sweep and kept; then the operands they came from are let go.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+from gpujac.backends.chain import restricted
 from gpujac.core.aval import Shape, item_bytes, kind
 from gpujac.ops.agree import coefficient
 
@@ -91,6 +92,73 @@ class Partial:
         self.dtype = dtype
 
 
+class Chained:
+    """A chain of elementwise entries as one op, applied to views of tangents and to coefficients.
+
+    `op` takes the tangents in the order of `reads`, each through its `views` (ops that put axes of
+    length one where it is repeated), then the coefficients. Where it has several results, `Pick`
+    entries that follow say which is which variable. Only forward sweeps read it.
+    """
+
+    __slots__ = ("op", "reads", "views", "coefs", "shape", "dtype", "_parts", "_flat")
+
+    def __init__(self, op: Any, reads: tuple, views: tuple, coefs: tuple, shape: Shape, dtype: Any) -> None:
+        self.op = op
+        self.reads = reads
+        self.views = views
+        self.coefs = coefs
+        self.shape = shape
+        self.dtype = dtype
+        self._parts: dict[tuple, ChainedPart | None] = {}
+        self._flat: tuple | None = None
+
+    @property
+    def keeps_places(self) -> bool:
+        """Whether entry i of a result depends on entry i of each tangent and on nothing else."""
+        return not self.op.chain.axes and not any(self.views) and self.op.shape == self.shape
+
+    def part(self, present: tuple[int, ...]) -> "ChainedPart | None":
+        """What is left where only the tangents at these positions are there; None: all zeros."""
+        if present not in self._parts:
+            count = len(self.reads)
+            inputs = frozenset((*present, *range(count, count + len(self.coefs))))
+            found = restricted(self.op.chain, inputs)
+            self._parts[present] = None if found is None else ChainedPart(
+                self.op.of(found.chain),
+                tuple([i for i in found.inputs if i < count]),
+                tuple([i - count for i in found.inputs if i >= count]),
+                found.outputs,
+            )  # fmt: skip
+        return self._parts[present]
+
+    def flat_coefs(self, flatten: Any) -> tuple:
+        """The coefficients as numbers and vectors over the raveled entries, made once."""
+        if self._flat is None:
+            self._flat = tuple([flatten(c) for c in self.coefs])
+        return self._flat
+
+
+class ChainedPart(NamedTuple):
+    """A chain without the tangents that are zero; positions among those of the whole."""
+
+    op: Any
+    reads: tuple[int, ...]
+    coefs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Pick:
+    """One of several results of the chain that it reads."""
+
+    __slots__ = ("which", "reads", "shape", "dtype")
+
+    def __init__(self, which: int, reads: tuple, shape: Shape, dtype: Any) -> None:
+        self.which = which
+        self.reads = reads
+        self.shape = shape
+        self.dtype = dtype
+
+
 class Program:
     """Entries, how many inputs come first, and the output variables (None: a zero)."""
 
@@ -115,7 +183,10 @@ class Program:
 
     def mixes(self) -> bool:
         """Whether some entry is not elementwise."""
-        return not all([e.__class__ is Scale for e in self.entries[self.inputs :]])
+        return not all([
+            e.__class__ in (Scale, Pick) or (e.__class__ is Chained and e.keeps_places)
+            for e in self.entries[self.inputs :]
+        ])  # fmt: skip
 
     def live(self) -> list[bool]:
         """For each entry, whether an output depends on it."""

@@ -25,6 +25,18 @@ def collapse(program: Program) -> Program:
     return _Collapsed(program).program() if _has_something_to_merge(program.entries) else program
 
 
+def merge_writes(program: Program) -> Program:
+    """The same linear map with writes into one array merged, elementwise entries left alone."""
+    if not has_writes(program):
+        return program
+    return _Collapsed(program, scales=False).program()
+
+
+def has_writes(program: Program) -> bool:
+    """Whether an array is written into."""
+    return any([_is_write(entry) for entry in program.entries])
+
+
 def _has_something_to_merge(entries: list) -> bool:
     """Whether an elementwise entry reads another, or an array is written into."""
     for entry in entries:
@@ -44,8 +56,9 @@ def _is_write(entry: Any) -> bool:
 class _Collapsed:
     """Walks the program once; `terms` holds what is not written out yet."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, scales: bool = True) -> None:
         self.old = program
+        self.scales = scales  # whether elementwise entries are merged
         self.entries: list = []
         self.new: dict[int, int] = {}  # old variable -> new one, where written out
         self.terms: dict[int, dict[int, Any]] = {}  # old variable -> {source: coefficient}
@@ -75,6 +88,9 @@ class _Collapsed:
                 self._emit(i, self._copied(entry))
             return
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
+        if not self.scales:
+            self._emit_scale(i, entry, coefs)
+            return
         if len(coefs) == 1 and coefs[0].__class__ not in SPECIAL:
             merged = self._chained(entry.reads[0], coefs[0])
             if len(merged) == 1 or self.readers[i] == 1:
@@ -85,6 +101,9 @@ class _Collapsed:
             if len(merged) == 1 or (len(merged) <= _MOST_SOURCES and self.readers[i] == 1):
                 self.terms[i] = merged
                 return
+        self._emit_scale(i, entry, coefs)
+
+    def _emit_scale(self, i: int, entry: Any, coefs: tuple) -> None:
         reads = tuple(self._written(v) for v in entry.reads)
         self._emit(i, Scale(entry.op, entry.positions, reads, None, None, coefs, entry.shape, entry.dtype))
 

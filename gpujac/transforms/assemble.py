@@ -112,6 +112,8 @@ class Block:
             parts, self.parts = self.parts, []
             fresh = len(parts) > 1
             joined = concatenate(parts, 0) if fresh else parts[0]
+            if not fresh and not self.forward:  # before it is reshaped: a view would have to be copied
+                joined = owned(joined, [])
             del parts  # forward mode still has to turn the matrix, which takes as much again
             n = st.size_of(self.shape)
             flat = tuple(joined.shape)
@@ -132,7 +134,7 @@ class Block:
             return backend_of(matrix).swap_order(matrix)
         if fresh:  # chunks that were transposed views join in their own order
             return np.ascontiguousarray(matrix) if type(matrix) is np.ndarray else matrix
-        return owned(matrix, [])
+        return matrix
 
 
 def any_traced(parts: list) -> bool:

@@ -40,7 +40,7 @@ def raveled_range(shape: Shape, key: tuple) -> tuple[int, int] | None:
 class Hot:
     """Rows of a diagonal; immutable."""
 
-    __slots__ = ("rows", "row", "start", "count", "values", "shape", "dtype", "like")
+    __slots__ = ("rows", "row", "start", "count", "values", "shape", "dtype", "like", "_dense")
 
     def __init__(self, rows: int, row: int, start: int, count: int, values: Any, shape: Shape,
                  dtype: Any, like: Any) -> None:
@@ -49,6 +49,7 @@ class Hot:
         self.shape = shape
         self.dtype = dtype
         self.like = like  # an array of the backend and device at hand
+        self._dense: Any = None
 
     def with_values(self, values: Any) -> "Hot":
         """The same places, other values."""
@@ -58,8 +59,7 @@ class Hot:
         """The values as an array of length `count`."""
         if self.values is not None:
             return self.values
-        be = backend_of(self.like)
-        return be.zeros((self.count,), self.dtype, self.like) + be.asarray(1, self.dtype, self.like)
+        return backend_of(self.like).ones((self.count,), self.dtype, self.like)
 
     def scaled(self, c: Any) -> "Hot":
         """Each row times the coefficient at its place."""
@@ -112,8 +112,14 @@ class Hot:
         """The sum of two with the same places."""
         return self.with_values(plus(self.vector(), other.vector()))
 
+    def shared_dense(self) -> Any:
+        """The rows written out once for several readers that only read; kept as long as this diagonal."""
+        if self._dense is None:
+            self._dense = self.dense()
+        return self._dense
+
     def dense(self) -> Any:
-        """The rows written out: shape (rows, *shape)."""
+        """The rows written out: shape (rows, *shape), new memory."""
         size = st.size_of(self.shape)
         op = dg.from_diagonal((self.rows, size), self.row, self.start, self.count)
         full = (self.rows, *self.shape)

@@ -91,6 +91,7 @@ class _Run:
     def __init__(self, options: Options, linear: Linearized) -> None:
         self.options, self.linear = options, linear
         self.program = linear.program
+        self.fused = False  # whether `program` is one to push, in either mode
         self.scalar = options.mode == "rev" and len(linear.values) == 1 and shape_of(linear.values[0]) == ()
         if self.scalar:
             self.forward, self.plan = False, chunking.ONE_ROW
@@ -110,20 +111,25 @@ class _Run:
         self.rows = self.inputs if self.forward else self.outputs
         self.columns = self.outputs if self.forward else self.inputs
         self.scalar = not self.forward and self.outputs.shapes == [()]
+        self.like = fl.like_among(linear.point.leaves + linear.values)
         self.plan = chunking.ONE_ROW if self.scalar else self._planned(mode)
-        self.like = fl.like_of((linear.point.leaves + linear.values)[0])
 
     def _planned(self, mode: str) -> chunking.Plan:
-        """Merge entries where the sweep is wide enough, then settle the chunks."""
+        """Fuse entries, or merge them where the sweep is wide enough, then settle the chunks."""
         options, linear = self.options, self.linear
         rows, ends = self.rows.total, 8 * max(self.rows.total, self.columns.total)
-        if rows * ends >= _WIDE_BYTES or rows * self.program.widest_bytes() >= _WIDE_BYTES:
+        program = linear.plan(self.forward)
+        if program is not None:
+            self.program, self.fused = program, True
+        elif rows * ends >= _WIDE_BYTES or rows * self.program.widest_bytes() >= _WIDE_BYTES:
             self.program = collapse(self.program)
-        return chunking.plan(
-            mode, self.program, self.rows.total, options.chunk_size, options.assembly, options.memory,
-            options.report is not None,
-            any(isinstance(x, Tracer) for x in linear.point.leaves + linear.values),
+        traced = any(isinstance(x, Tracer) for x in linear.point.leaves + linear.values)
+        direction = "fwd" if self.fused else mode  # a fused program is pushed in either mode
+        plan = chunking.plan(
+            direction, self.program, self.rows.total, options.chunk_size, options.assembly,
+            options.memory, options.report is not None, traced, backend_of(self.like).saturation_bytes,
         )
+        return plan._replace(mode=mode)
 
     def matrix(self) -> Any:
         """The Jacobian: the tree of outputs outside, the argnums layer, the tree of inputs inside."""
@@ -155,7 +161,7 @@ class _Run:
         linear = self.linear
         token = ranges.push("chunk", ranges.CHUNK, 0)
         try:
-            rows = linear.pulled([fl.ones_of(linear.values[0])])
+            rows = linear.pulled([fl.ones_of(linear.values[0], linear.point.leaves)])
         finally:
             ranges.pop(token)
         return self._nested([[self._conjugated(r) for r in rows]])
@@ -203,20 +209,17 @@ class _Run:
             ranges.pop(token)
 
     def _sweep(self, seeds: list, rows: int) -> list:
+        if self.plan.chunk_size != 1:
+            return self._swept(seeds)
+        # a plain loop: no batch axis anywhere
+        plain = [None if s is None else _without_row(s) for s in seeds]
+        return [None if p is None else _with_row(p) for p in self._swept(plain)]
+
+    def _swept(self, seeds: list) -> list:
         program = self.program
-        if self.plan.chunk_size == 1:  # a plain loop: no batch axis anywhere
-            return [None if p is None else _with_row(p) for p in self._single(seeds)]
-        if self.forward:
+        if self.forward or self.fused:
             return push(program, seeds)
         pairs = zip(program.outputs, seeds, strict=True)
-        return pull(program, [(v, s) for v, s in pairs if v is not None and s is not None])
-
-    def _single(self, seeds: list) -> list:
-        program = self.program
-        plain = [None if s is None else _without_row(s) for s in seeds]
-        if self.forward:
-            return push(program, plain)
-        pairs = zip(program.outputs, plain, strict=True)
         return pull(program, [(v, s) for v, s in pairs if v is not None and s is not None])
 
     def _store(self, blocks: list, parts: list, start: int, stop: int) -> None:

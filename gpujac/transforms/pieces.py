@@ -7,7 +7,9 @@ when the sweep comes to the variable, instead of n arrays of zeros that are adde
 import math
 from typing import Any
 
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape
+from gpujac.core.trace import Tracer
 from gpujac.ops import join
 from gpujac.ops.agree import plus
 from gpujac.ops.indexing import Slice, Take, place, scatter_add
@@ -71,12 +73,33 @@ def _scatter(size: int, rest: int, parts: list[tuple[Any, Any]]) -> Any:
     if len(parts) == 1:
         ((index, ct),) = parts
         return scatter_add(size, rest, len(index.shape))(ct, index)
+    if _on_a_device(parts):
+        return _added_in_place(size, rest, parts)
     flat = [_flattened(index, ct, rest) for index, ct in parts]
     cts = [ct for _, ct in flat]
     shapes = tuple([tuple(ct.shape) for ct in cts])
     indices = [index for index, _ in flat]
     index = join.concat(tuple([tuple(i.shape) for i in indices]), -1)(*indices)
     return scatter_add(size, rest, 1)(join.concat(shapes, -1 - rest)(*cts), index)
+
+
+def _on_a_device(parts: list[tuple[Any, Any]]) -> bool:
+    """Whether no part is traced and all lie where joining them would be launches and traffic of its own."""
+    if any([isinstance(x, Tracer) for part in parts for x in part]):
+        return False
+    return backend_of(parts[0][1]).saturation_bytes is not None
+
+
+def _added_in_place(size: int, rest: int, parts: list[tuple[Any, Any]]) -> Any:
+    """The parts added into one array of zeros, one after the other."""
+    index, ct = parts[0]
+    end = len(ct.shape) - rest
+    lead = tuple(ct.shape[: end - len(index.shape)])
+    be = backend_of(ct)
+    buffer = be.zeros((*lead, size, *ct.shape[end:]), ct.dtype, ct)
+    for index, ct in parts:
+        be.add_at(buffer, index, ct, rest)
+    return buffer
 
 
 def _flattened(index: Any, ct: Any, rest: int) -> tuple[Any, Any]:

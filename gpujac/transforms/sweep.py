@@ -9,7 +9,8 @@ from typing import Any
 from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
 from gpujac.ops.indexing import Slice
 from gpujac.ops.structure import Cast, Reshape
-from gpujac.program.ir import Apply, Gather, Input, Program, Scale
+from gpujac.program.ir import Apply, Chained, Gather, Input, Pick, Program, Scale
+from gpujac.transforms.chained import push_chained
 from gpujac.transforms.hot import Hot, raveled_range, rows_of
 from gpujac.transforms.pieces import Pieces, collect, is_read
 
@@ -190,6 +191,10 @@ def _push_entry(entry: Any, ts: list) -> Any:
         if len(present) == len(entry.reads):
             return entry.op(*values)
         return entry.op.restricted(tuple(present))(*values)
+    if kind is Chained:
+        return push_chained(entry, ts)
+    if kind is Pick:
+        return ts[entry.reads[0]][entry.which]
     assert kind is not Input
     t = ts[entry.reads[0]]
     if type(t) is Hot:

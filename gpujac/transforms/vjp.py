@@ -10,10 +10,12 @@ from gpujac import ranges, trees
 from gpujac.array.traced import TracedArray
 from gpujac.backends.memory import sampled
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.op_ranges import watched
 from gpujac.errors import DTypeError, MutationError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.linearize import LinearizeTrace
+from gpujac.transforms.plans import fuses, gains, pays_for_one_sweep, planned
 from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.sweep import pull, push
 from gpujac.transforms.tangent import WRITABLE
@@ -22,7 +24,7 @@ from gpujac.transforms.tangent import WRITABLE
 class Linearized:
     """A function at a point: primal outputs (a flat list) and the linear program behind them."""
 
-    __slots__ = ("point", "outputs", "values", "program", "what", "watched")
+    __slots__ = ("point", "outputs", "values", "program", "what", "watched", "reusable", "_plans")
 
     def __init__(self, what: str, f: Any, args: tuple, kwargs: dict, argnums: Any, has_aux: bool,
                  check: bool, keep: bool = False) -> None:
@@ -30,7 +32,7 @@ class Linearized:
         self.point = point = fl.Point(what, args, argnums)
         if keep:  # the sweep may come after the caller has written into its arrays
             point.leaves = [fl.private(x) for x in point.leaves]
-        trace = LinearizeTrace(fl.name_of(f), what)
+        trace = watched(LinearizeTrace)(fl.name_of(f), what)
         token = ranges.push("linearize", ranges.TRACE)
         try:
             if not keep:  # f itself could write into an array that it is called with
@@ -48,6 +50,8 @@ class Linearized:
                 reads.append(y.aux if mine else None)
                 self.values.append(y.value if mine else fl.owned(y, [], False))
             self.program = Program(trace.entries, len(point.leaves), reads)
+            self.reusable = keep
+            self._plans: dict[bool, Program | None] = {}
             self.watched = [(x, sampled(x)) for x in trace.frozen] if keep else []
         finally:
             trace.close()
@@ -71,13 +75,25 @@ class Linearized:
                     "give the function a copy"
                 )
 
+    def plan(self, forward: bool) -> Program | None:
+        """The fused program of one direction, made at its first use; None where none is to be had."""
+        if forward not in self._plans:
+            fused = fuses(self.point.leaves + self.values) and gains(self.program)
+            self._plans[forward] = planned(self.program, forward) if fused else None
+        return self._plans[forward]
+
     def pulled(self, cts: list) -> list:
         """Cotangents of the inputs as new arrays."""
         self.check_constants()
-        seeds = [(v, ct) for v, ct in zip(self.program.outputs, cts, strict=True) if v is not None]
+        pays = self.reusable or pays_for_one_sweep(self.program, self.point.leaves)
+        program = self.plan(False) if pays else None
         token = ranges.push("sweep", ranges.REPLAY)
         try:
-            results = pull(self.program, seeds)
+            if program is None:
+                pairs = zip(self.program.outputs, cts, strict=True)
+                results = pull(self.program, [(v, ct) for v, ct in pairs if v is not None])
+            else:
+                results = push(program, cts)
         finally:
             ranges.pop(token)
         leaves = self.point.leaves
@@ -151,11 +167,11 @@ class LinearMap:
     def __call__(self, *tangents: Any) -> Any:
         """The tangent of the output from one tangent per primal."""
         linear = self._linear
-        ts = linear.point.tangents("linearize", tangents)
+        ts = fl.lifted(linear.point.tangents("linearize", tangents), linear.values)
         linear.check_constants()
         token = ranges.push("sweep", ranges.REPLAY)
         try:
-            dys = push(linear.program, ts)
+            dys = push(linear.plan(True) or linear.program, ts)
         finally:
             ranges.pop(token)
         flat = [fl.zeros_of(y) if d is None else d for d, y in zip(dys, linear.values, strict=True)]
@@ -228,7 +244,7 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
     finally:
         ranges.pop(token)
     avals = [Input(shape_of(y), dtype_of(y)) for y in out.leaves]
-    like = fl.like_of(point.leaves[0]) if point.leaves else 0.0
+    like = fl.like_among(point.leaves) if point.leaves else 0.0
 
     def transposed(ct: Any, /) -> tuple:
         """Cotangents of the arguments from one of the output."""
@@ -259,7 +275,7 @@ def _recorded(f: Callable, point: fl.Point) -> tuple[fl.Outputs, Program]:
             mine = isinstance(y, TracedArray) and y.owner is trace
             reads.append(y.aux if mine else None)
             constant = y.value if mine else y
-            if reads[-1] is None and np.any(constant != 0):
+            if reads[-1] is None and bool((constant != 0).any() if shape_of(constant) else constant != 0):
                 raise StructureError(
                     f"linear_transpose: an output of {fl.name_of(f)} is a nonzero constant, so the "
                     "function is not linear"
@@ -281,7 +297,7 @@ def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, 
                 f"{what}: the output is {dtype_of(y)}; a gradient needs a real scalar. Return its real part or "
                 "abs, or set holomorphic=True for a holomorphic function"
             )
-        gradient = linear.pulled([fl.ones_of(y)])
+        gradient = linear.pulled([fl.ones_of(y, linear.point.leaves)])
         if holomorphic:  # the adjoint is conj(f'): conjugate back
             gradient = [g.conj() if kind(dtype_of(g)) == "c" else g for g in gradient]
         return linear.point.result(gradient), y, linear.outputs.aux
