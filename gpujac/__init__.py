@@ -8,6 +8,7 @@ array([[2., 0.],
 """
 
 from gpujac import settings
+from gpujac.adopt import adopt
 from gpujac.errors import (
     ArgnumsRangeError,
     ArgumentError,
@@ -57,6 +58,7 @@ __all__ = [
     "RegistrationError",
     "ShapeError",
     "StructureError",
+    "adopt",
     "grad",
     "grad_and_value",
     "hessian",

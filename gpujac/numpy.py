@@ -15,6 +15,7 @@ inside a transform can receive traced values.
 array([2., 0.])
 """
 
+import sys as _sys
 from typing import Any
 
 import numpy as _numpy
@@ -22,6 +23,7 @@ import numpy as _numpy
 from gpujac.array.namespace import names_over as _names_over
 
 globals().update(_names_over(_numpy))
+_sys.modules[f"{__name__}.linalg"] = globals()["linalg"]
 __all__ = sorted(_names_over(_numpy))
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gpujac.backends.choose import backend_of, common_backend
+from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, is_differentiable, item_bytes, kind, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import (
@@ -20,26 +21,60 @@ from gpujac.ops import join
 from gpujac.ops import structure as st
 
 NO_VALUE = np._NoValue
+_LISTS = frozenset((list, tuple))
 
 
-def lift(x: Any) -> Any:
-    """Lists and tuples of plain numbers as arrays; arrays, tracers and numbers unchanged."""
+def lift(x: Any, like: Any = None) -> Any:
+    """Lists and tuples of plain numbers as arrays of the library of `like`; the rest unchanged."""
     if isinstance(x, (list, tuple)):
-        return lift_list(x)
+        return lift_list(x, like)
     return x
 
 
-def lift_list(x: Any) -> Any:
+def lift_list(x: Any, like: Any = None) -> Any:
     """A (nested) list as one array; traced entries are stacked."""
     if not holds_tracer(x):
-        return np.asarray(x)
-    parts = [lift(i) for i in x]
+        return placed(np.asarray(x), like)
+    like = _first_tracer(x)
+    parts = [lift(i, like) for i in x]
     shapes = {tuple(shape_of(p)) for p in parts}
     if len(shapes) > 1:
         raise ShapeError(f"a list of arrays of shapes {sorted(shapes)} is no array; broadcast them to one shape")
     parts = strong(promoted(*parts) if len(parts) > 1 else tuple(parts))
     (src,) = shapes
     return join.stack(src, -1 - len(src), len(parts))(*parts)
+
+
+def _first_tracer(x: Any) -> Any:
+    while not isinstance(x, Tracer):
+        x = next(i for i in x if holds_tracer(i))
+    return x
+
+
+def together(*xs: Any) -> tuple:
+    """Operands with lists among them as arrays of the library of the others."""
+    like = next((x for x in xs if x.__class__ not in _LISTS and type(payload(x)) not in HOST_TYPES), None)
+    return tuple([lift(x, like) for x in xs])
+
+
+def placed(x: np.ndarray, like: Any) -> Any:
+    """A NumPy array that came from a list or from shapes as one of the library of `like`."""
+    target = payload(like)
+    if target is None or type(target) in HOST_TYPES:
+        return x
+    return backend_of(target).asarray(x, as_dtype(x.dtype, like), target)
+
+
+def on_host(x: Any) -> np.ndarray:
+    """A concrete array as NumPy's: for the few that decide a shape, a wait where they lie on a device."""
+    if type(x) in HOST_TYPES or isinstance(x, (list, tuple)):
+        return np.asarray(x)
+    return getattr(backend_of(x).xp, "asnumpy", np.asarray)(x)
+
+
+def true_positions(flags: Any) -> tuple:
+    """Where the entries of a concrete array are not zero, one index array per axis of it."""
+    return backend_of(flags).xp.nonzero(flags)
 
 
 def unshared(y: Any) -> Any:
@@ -50,11 +85,23 @@ def unshared(y: Any) -> Any:
 
 def strong(xs: Any) -> list:
     """The operands with Python numbers as 0-d arrays of the library and dtype of the others."""
-    like = next((payload(x) for x in xs if type(x) not in _WEAK and payload(x) is not None), None)
-    if like is None:
+    likes = [payload(x) for x in xs if type(x) not in _WEAK and payload(x) is not None]
+    if not likes:
         return [np.asarray(x) if type(x) in _WEAK else x for x in xs]
+    like = next((x for x in likes if type(x) not in HOST_TYPES), likes[0])
     dtype = common_dtype(*xs)
-    return [backend_of(like).asarray(x, dtype, like) if type(x) in _WEAK else x for x in xs]
+    return [backend_of(like).asarray(x, dtype, like) if type(x) in _WEAK else onto(x, like) for x in xs]
+
+
+def onto(x: Any, like: Any) -> Any:
+    """A traced number, of Python's or NumPy's, as a 0-d array of the library of the array `like`.
+
+    Numbers mix with every library, but the array that a stack of them makes would be NumPy's.
+    """
+    if not isinstance(x, Tracer) or x.shape != () or type(payload(x)) not in SCALARS or type(like) in HOST_TYPES:
+        return x
+    one: Any = backend_of(like).asarray(1, as_dtype(x.dtype, like), like)
+    return x * one
 
 
 def holds_tracer(x: Any) -> bool:
@@ -62,6 +109,14 @@ def holds_tracer(x: Any) -> bool:
     if isinstance(x, Tracer):
         return True
     return isinstance(x, (list, tuple)) and any(holds_tracer(i) for i in x)
+
+
+def traced_among(args: tuple, kwargs: dict) -> bool:
+    """Whether a traced array is an argument, or in a list or tuple that is one."""
+    for x in args:
+        if isinstance(x, Tracer) or (x.__class__ in _LISTS and holds_tracer(x)):
+            return True
+    return bool(kwargs) and any(holds_tracer(x) for x in kwargs.values())
 
 
 def axis_of(axis: Any, rank: int, what: str) -> int:
@@ -110,6 +165,11 @@ def astype(x: Any, dtype: Any) -> Any:
     if is_differentiable(old) and not is_differentiable(new) and x.owner.transform != "vmap":
         return astype(x.owner.concrete(x), new)
     return st.cast(old, new)(x)
+
+
+def cast_if(x: Any, dtype: Any) -> Any:
+    """`x` in `dtype`, or as it is where none is asked."""
+    return x if dtype is None else astype(x, dtype)
 
 
 def check_casting(what: str, old: Any, new: Any, casting: Any) -> None:

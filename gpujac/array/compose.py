@@ -8,6 +8,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import fill, indexing, linalg, reduce, shape
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import concrete
 from gpujac.errors import ArgumentError, ShapeError
@@ -19,7 +20,7 @@ _LN2 = math.log(2.0)
 # Elementwise.
 def float_power(x: Any, y: Any) -> Any:
     """`x` to the power `y` in at least double precision."""
-    x, y = c.lift(x), c.lift(y)
+    x, y = c.together(x, y)
     wide = np.result_type(c.common_dtype(x, y), np.float64)
     return ew.power(c.astype(x, wide) if shape_of(x) else x * wide.type(1), y)
 
@@ -31,7 +32,8 @@ def heaviside(x: Any, y: Any) -> Any:
 
 def logaddexp2(x: Any, y: Any) -> Any:
     """log2(2**x + 2**y) without overflow."""
-    return ew.logaddexp(c.lift(x) * _LN2, c.lift(y) * _LN2) / _LN2
+    x, y = c.together(x, y)
+    return ew.logaddexp(x * _LN2, y * _LN2) / _LN2
 
 
 def divmod(x: Any, y: Any) -> tuple:
@@ -49,7 +51,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """For each entry the choice of the first condition that holds."""
     result = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
-        result = ew.where(c.lift(condition), c.lift(choice), result)
+        result = ew.where(*c.together(condition, choice, result))
     return result
 
 
@@ -69,7 +71,7 @@ def nanmean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
     """Mean of the entries that are numbers."""
     keep = ew.logical_not(ew.isnan(x))
     if where is not c.NO_VALUE:
-        keep = ew.logical_and(keep, c.lift(where))
+        keep = ew.logical_and(keep, c.lift(where, x))
     return reduce.mean(_without_nan(x, 0.0), axis, dtype, out, keepdims, where=keep)
 
 
@@ -86,7 +88,7 @@ def nanmin(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> 
 def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
     """Integral along `axis` by the trapezoidal rule."""
     if x is not None:
-        x = c.lift(x)
+        x = c.lift(x, y)
         dx = reduce.diff(x, axis=axis if len(shape_of(x)) > 1 else -1)
         if len(shape_of(x)) == 1:
             at = c.axis_of(axis, len(y.shape), "trapezoid")
@@ -111,7 +113,8 @@ def dstack(tup: Any) -> Any:
 
 def append(x: Any, values: Any, axis: Any = None) -> Any:
     """`values` behind `x` along `axis` (both raveled by default)."""
-    x, values = (shape.atleast_1d(v) if axis is None else v for v in (x, c.lift(values)))
+    x, values = c.strong(c.together(x, values))
+    x, values = (shape.atleast_1d(v) if axis is None else v for v in (x, values))
     return shape.concatenate([x, values], axis)
 
 
@@ -189,19 +192,21 @@ def delete(x: Any, obj: Any, axis: Any = None) -> Any:
     """`x` without the entries at plain positions along `axis` (raveled by default)."""
     if axis is None:
         x, axis = shape.ravel(x), 0
-    kept = np.delete(np.arange(x.shape[axis]), concrete(obj))
+    kept = np.delete(np.arange(x.shape[axis]), obj if isinstance(obj, slice) else c.on_host(concrete(obj)))
     return indexing.take(x, kept, axis)
 
 
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     """The entries along `axis` where a plain condition holds."""
     c.refuse("compress", out=out)
-    return indexing.take(x, np.flatnonzero(concrete(c.lift(condition))), axis)
+    flags = concrete(c.lift(condition))
+    return indexing.take(x, c.true_positions(backend_of(flags).ravel(flags, 0))[0], axis)
 
 
 def extract(condition: Any, x: Any) -> Any:
     """The entries of the raveled array where a condition with plain values holds."""
-    return compress(np.ravel(concrete(c.lift(condition))), x)
+    flags = concrete(c.lift(condition))
+    return compress(backend_of(flags).ravel(flags, 0), x)
 
 
 # Products.
@@ -221,8 +226,7 @@ def matrix_power(x: Any, n: int) -> Any:
     if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeError(f"matrix_power: the last two axes of shape {tuple(x.shape)} are not square")
     if n == 0:
-        eye = np.eye(x.shape[-1], dtype=dtype_of(x))
-        return x * 0 + eye
+        return x * 0 + c.astype(c.placed(np.eye(x.shape[-1]), x), dtype_of(x))
     base = linalg.inv(x) if n < 0 else x
     result, n = None, abs(n)
     while n:
@@ -235,7 +239,7 @@ def matrix_power(x: Any, n: int) -> Any:
 
 def multi_dot(arrays: Any) -> Any:
     """The product of several matrices, in the cheapest order."""
-    xs = [c.lift(x) for x in arrays]
+    xs = list(c.together(*arrays))
     if len(xs) < 2:
         raise ArgumentError("multi_dot: give at least two arrays")
     letters = [chr(97 + i) + chr(98 + i) for i in range(len(xs))]

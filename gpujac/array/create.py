@@ -8,7 +8,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array.indexing import setitem
-from gpujac.array.shape import broadcast_to, expand_dims, moveaxis, reshape, squeeze
+from gpujac.array.shape import atleast_1d, broadcast_to, expand_dims, moveaxis, reshape, squeeze
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, innermost, payload
@@ -56,7 +56,7 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None, order: str = "K", subo
         setitem(out, ..., fill_value)
         return out
     if isinstance(fill_value, Tracer):
-        return c.broadcast(c.astype(fill_value, dtype_of(out)), out.shape)
+        return c.broadcast(c.astype(c.onto(fill_value, out), dtype_of(out)), out.shape)
     out[...] = fill_value
     return out
 
@@ -73,6 +73,11 @@ def asarray(x: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, d
     x = c.lift(x)
     cast = x if dtype is None else c.astype(x, dtype)
     return cast.detached() if copy and cast is x and not made else cast
+
+
+def ascontiguousarray(x: Any, dtype: Any = None, *, like: Any = None) -> Any:
+    """`x` with at least one axis; where the entries lie is no matter here."""
+    return atleast_1d(asarray(x, dtype))
 
 
 def array(x: Any, dtype: Any = None, *, copy: Any = True, order: Any = None, subok: bool = False,
@@ -96,7 +101,7 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retste
     count = operator.index(num)
     if count < 0:
         raise ArgumentError(f"linspace: num={count} is negative")
-    start, stop = (c.floating(x) for x in c.strong((c.lift(start), c.lift(stop))))
+    start, stop = (c.floating(x) for x in c.strong(c.together(start, stop)))
     gaps = count - 1 if endpoint else count
     shape = c.broadcast_shapes(tuple(shape_of(start)), tuple(shape_of(stop)))
     like = payload(start if isinstance(start, Tracer) else stop)

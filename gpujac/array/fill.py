@@ -37,9 +37,9 @@ def repeat(x: Any, repeats: Any, axis: Any = None) -> Any:
         x, axis = ravel(x), 0
     a = c.axis_of(axis, len(x.shape), "repeat")
     n = x.shape[a]
-    counts = np.asarray(repeats)
+    counts = c.on_host(repeats)
     index = np.repeat(np.arange(n), counts if counts.ndim and counts.size == n else int(counts.ravel()[0]))
-    return ix.take(n, -a - 1)(x, index)
+    return ix.take(n, -a - 1)(x, c.placed(index, x))
 
 
 def _pad_widths(pad_width: Any, rank: int) -> list:
@@ -77,7 +77,7 @@ def _repeated_border(x: Any, widths: list, mode: str) -> Any:
         if before or after:
             n = x.shape[i]
             positions = np.pad(np.arange(n), (before, after), mode)  # type: ignore[call-overload]  # mode is a str
-            x = ix.take(n, len(x.shape) - 1 - i)(x, positions)
+            x = ix.take(n, len(x.shape) - 1 - i)(x, c.placed(positions, x))
     return c.unshared(x)
 
 
@@ -105,10 +105,11 @@ def _weak_value(value: Any, x: Any) -> Any:
 
 def _like_flags(mask: np.ndarray, x: Any) -> Any:
     """A plain mask as an array of the library of `x`."""
-    if isinstance(dtype_of(x), np.dtype):
-        return mask
     target = payload(x)
-    return backend_of(target).asarray(mask, backend_of(target).xp.bool, target)
+    if target is None:  # recorded without values
+        return mask
+    be = backend_of(target)
+    return be.asarray(mask, np.bool if isinstance(dtype_of(x), np.dtype) else be.xp.bool, target)
 
 
 @viewing

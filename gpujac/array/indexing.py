@@ -10,7 +10,7 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import shape as sh
 from gpujac.array.views import become, check_fits, check_storable, link, write_positions
-from gpujac.backends.choose import backend_of
+from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ConcretizationError
@@ -26,23 +26,30 @@ def getitem(x: Any, key: Any) -> Any:
     plan = _plan_of(x.shape, key)
     view = isinstance(x, Tracer)
     if plan is None:
-        view = view and not any(isinstance(k, np.ndarray) for k in key)  # NumPy copies
+        view = view and all(isinstance(k, (Tracer, np.generic)) or _is_basic(k) for k in key)  # NumPy copies
         key = tuple([_plain(k) for k in key])
         if not all(_is_basic(k) for k in key):
             return _advanced(x, key)
         plan = _plan_of(x.shape, key)
     result = _selected(x, *plan)
-    if view and (result.shape != () or Ellipsis in key):
-        # without an Ellipsis an entry of a NumPy array is a number, no view
+    if view and (result.shape != () or Ellipsis in key or _entry_is_view(x, result)):
         link(x, result, key, _SLICED)
     return result
+
+
+def _entry_is_view(x: Any, entry: Any) -> bool:
+    """Whether one entry of an array still is a part of it: in NumPy it is a number, in CuPy a view."""
+    plain = payload(x)
+    if type(plain) in HOST_TYPES or getattr(plain, "strides", None) is None:
+        return False
+    return bool(backend_of(plain).shares_memory(plain, payload(entry)))
 
 
 def setitem(x: Tracer, key: Any, value: Any) -> None:
     """`x[key] = value`: a functional update behind the name."""
     if isinstance(value, Tracer) and _is_that_view(x, key, value):
         return  # x[key] += v has already written through the view
-    value = c.lift(value)
+    value = c.lift(value, x)
     check_storable(dtype_of(value), x.dtype) if type(value) not in (int, float, bool) else None
     if type(value) is float and kind(x.dtype) not in "fc":
         check_storable(np.dtype(float), x.dtype)
@@ -235,7 +242,7 @@ def _whole_mask(x: Any, key: tuple) -> Any:
     """The mask, if the key is one boolean array that covers the leading axes of `x`."""
     if len(key) != 1 or _is_basic(key[0]) or kind(dtype_of(key[0])) != "b":
         return None
-    mask, rank = key[0], len(x.shape)
+    mask, rank = c.placed(key[0], x) if isinstance(key[0], np.ndarray) else key[0], len(x.shape)
     if mask.shape != x.shape[: len(mask.shape)]:
         raise IndexError(f"boolean index of shape {mask.shape} does not match an array of shape {x.shape}")
     extra = rank - len(mask.shape)
@@ -248,9 +255,14 @@ def _advanced(x: Any, key: tuple) -> Any:
     if single is not None:
         axis, index = single
         return _take(x, _positions(index, x.shape[axis], axis), axis)
-    flat = _flat_index(x, key)
+    flat = _kept(_flat_index(x, key), x)
     size = math.prod(x.shape)
     return ix.take(size, 0)(sh.reshape(x, (size,)), flat)
+
+
+def _kept(index: Any, x: Any) -> Any:
+    """An index as the derivative keeps it: on the device of `x`, so that no sweep uploads it again."""
+    return c.placed(index, x) if isinstance(index, np.ndarray) else index
 
 
 def _single_axis(full: list) -> tuple[int, Any] | None:
@@ -284,31 +296,32 @@ def _true_positions(mask: Any, size: int, axis: int) -> tuple:
         )
     if mask.shape[0] != size:
         raise IndexError(f"boolean index of length {mask.shape[0]} for axis {axis} with size {size}")
-    if isinstance(mask, np.ndarray):
-        return np.nonzero(mask)
-    return backend_of(mask).xp.nonzero(mask)
+    return c.true_positions(mask)
 
 
 def _take(x: Any, index: Any, axis: int) -> Any:
     rest = len(x.shape) - 1 - axis
     if not isinstance(dtype_of(index), np.dtype) and isinstance(index, Tracer) and kind(index.dtype) == "u":
         index = c.astype(index, np.int64)
-    return ix.take(x.shape[axis], rest)(x, index)
+    return ix.take(x.shape[axis], rest)(x, _kept(index, x))
 
 
 def _flat_index(x: Any, key: tuple) -> Any:
     """Positions in the raveled array that the key selects, in the shape of the result."""
-    if any(isinstance(k, Tracer) for k in key):
-        return _traced_flat_index(x.shape, key)
+    far = next((k for k in key if not _is_basic(k) and not isinstance(k, np.ndarray)), None)
+    if far is not None:
+        return _computed_flat_index(x.shape, key, far)
     grid = np.arange(math.prod(x.shape)).reshape(x.shape)
     return grid[tuple(np.asarray(k) if not _is_basic(k) else k for k in key)]
 
 
-def _traced_flat_index(shape: tuple, key: tuple) -> Any:
-    """The same when some index arrays differ between lanes: arithmetic on the positions."""
+def _computed_flat_index(shape: tuple, key: tuple, like: Any) -> Any:
+    """The same by arithmetic on the positions, for index arrays that differ between lanes or that lie
+    on a device, as `like` does."""
     entries = _entries(shape, key)
     arrays = [i for i, (k, _) in enumerate(entries) if not isinstance(k, (slice, type(None)))]
-    apart = arrays[-1] - arrays[0] + 1 != len(arrays)  # then the arrays' axes come first
+    special = [i for i, k in enumerate(key) if not (k is None or k is Ellipsis or isinstance(k, slice))]
+    apart = special[-1] - special[0] + 1 != len(special)  # then the arrays' axes come first
     wide = c.broadcast_shapes(*(tuple(shape_of(entries[i][0])) for i in arrays))
     first = 0 if apart else arrays[0]
     others = [i for i in range(len(entries)) if i not in arrays]
@@ -316,20 +329,25 @@ def _traced_flat_index(shape: tuple, key: tuple) -> Any:
                    *(i for i in others if apart or i > first)]  # fmt: skip
     sizes = {i: _length(entries[i], shape) for i in others}
     result = tuple(n for i in order for n in (wide if i is None else (sizes[i],)))
-    total: Any = np.zeros((), np.int64)
+    total: Any = 0  # of entries that differ between lanes or lie on a device
+    plain: Any = np.zeros((), np.int64)  # of slices and of NumPy's arrays
     behind = len(result)
     for i in order:
         if i is None:
             behind -= len(wide)
             for a in arrays:
-                total = total + _placed(entries[a], shape, behind)
+                part = _placed(entries[a], shape, behind)
+                if isinstance(part, np.ndarray):
+                    plain = plain + part
+                else:
+                    total = total + part
             continue
         behind -= 1
         k, axis = entries[i]
         if k is not None:
             positions = np.arange(shape[axis])[k] * math.prod(shape[axis + 1 :])
-            total = total + positions.reshape((-1,) + (1,) * behind)
-    return c.broadcast(total, result)
+            plain = plain + positions.reshape((-1,) + (1,) * behind)
+    return c.broadcast(total + c.placed(plain, like), result)
 
 
 def _entries(shape: tuple, key: tuple) -> list:
@@ -340,6 +358,9 @@ def _entries(shape: tuple, key: tuple) -> list:
         if k is None:
             entries.append((None, axis))
         elif not isinstance(k, (int, slice)) and kind(dtype_of(k)) == "b":
+            covered = shape[axis : axis + len(k.shape)]
+            if tuple(k.shape) != tuple(covered):
+                raise IndexError(f"boolean index of shape {tuple(k.shape)} for axes of sizes {tuple(covered)}")
             for part in _true_positions(k, shape[axis], axis):
                 entries.append((part, axis))
                 axis += 1
@@ -373,10 +394,10 @@ def _write_flat(x: Any, key: tuple, value: Any) -> Any:
 def scattered(x: Any, key: Any, value: Any) -> Any:
     """Zeros of the shape of `x` with `value` added where the key points, repetitions adding up."""
     key = tuple([_plain(k) for k in (key if isinstance(key, tuple) else (key,))])
-    flat = _flat_index(x, key)
+    flat = _kept(_flat_index(x, key), x)
     width = len(shape_of(flat))
     size = math.prod(x.shape)
-    value = _fitted(c.lift(value), tuple(shape_of(flat)), tuple(shape_of(flat)), x)
+    value = _fitted(c.lift(value, x), tuple(shape_of(flat)), tuple(shape_of(flat)), x)
     return sh.reshape(ix.scatter_add(size, 0, width)(value, flat), x.shape)
 
 
@@ -422,7 +443,7 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Any:
     if not isinstance(index, np.ndarray):
         base = backend_of(payload(index)).asarray(base, index.dtype, payload(index))
     size = math.prod(shape)
-    return ix.take(size, 0)(sh.reshape(x, (size,)), index % shape[a] * strides[a] + base)
+    return ix.take(size, 0)(sh.reshape(x, (size,)), _kept(index % shape[a] * strides[a] + base, x))
 
 
 _SLICED = (_basic, _written)  # how a view by a basic key is taken, and written back

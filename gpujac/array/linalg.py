@@ -34,7 +34,7 @@ def matmul(x: Any, y: Any, /, out: Any = None, **kwargs: Any) -> Any:
         if op is not None and x.shape[-1] == y.shape[0]:  # nearly every call
             return op(x, y)
     else:
-        x, y = c.promoted(c.lift(x), c.lift(y))
+        x, y = c.promoted(*c.together(x, y))
     m, n = len(shape_of(x)), len(shape_of(y))
     if m == 0 or n == 0:
         raise ShapeError("matmul: a zero-dimensional operand has no matrix; use * instead")
@@ -67,7 +67,7 @@ def _check_inner(x: Any, y: Any, i: int, j: int, what: str) -> None:
 def dot(x: Any, y: Any, out: Any = None) -> Any:
     """NumPy's dot: matrix product, or the sum over the last axis of x and second last of y."""
     c.refuse("dot", out=out)
-    x, y = c.lift(x), c.lift(y)
+    x, y = c.together(x, y)
     m, n = len(shape_of(x)), len(shape_of(y))
     if m == 0 or n == 0:
         return ew.multiply(x, y)
@@ -104,7 +104,7 @@ def inner(x: Any, y: Any) -> Any:
 def outer(x: Any, y: Any, out: Any = None) -> Any:
     """Products of all pairs of entries."""
     c.refuse("outer", out=out)
-    x, y = c.promoted(sh.ravel(c.lift(x)), sh.ravel(c.lift(y)))
+    x, y = c.promoted(*(sh.ravel(v) for v in c.together(x, y)))
     return ct.contract("i", "j", "ij")(x, y)
 
 
@@ -135,7 +135,7 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = True, **kwargs: Any)
     c.refuse("einsum", out=out, **{k: v for k, v in kwargs.items() if k not in ("casting", "order")})
     if not isinstance(operands[0], str):
         operands = _with_subscripts(operands)
-    arrays = [c.lift(x) for x in operands[1:]]
+    arrays = list(c.together(*operands[1:]))
     arrays = list(c.promoted(*arrays)) if len(arrays) > 1 else arrays
     shapes = [shape_of(x) for x in arrays]
     spec = opt_einsum.parser.parse_einsum_input((operands[0], *shapes), shapes=True)
@@ -208,7 +208,7 @@ def _arranged(x: Any, letters: str, output: str) -> Any:
 
 def solve(a: Any, b: Any) -> Any:
     """x with a @ x = b, over the last two axes; a 1-d b is a vector."""
-    a, b = c.promoted(c.floating(c.lift(a)), c.floating(c.lift(b)))
+    a, b = c.promoted(*(c.floating(v) for v in c.together(a, b)))
     _check_square(a, "solve")
     vector = len(b.shape) == 1
     _check_inner(a, b, -1, -1 if vector else -2, "solve")
@@ -260,7 +260,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 def cross(x: Any, y: Any, axis: int = -1) -> Any:
     """Cross product of 3-vectors along `axis`."""
-    x, y = sh.moveaxis(c.lift(x), axis, -1), sh.moveaxis(c.lift(y), axis, -1)
+    x, y = (sh.moveaxis(v, axis, -1) for v in c.together(x, y))
     if x.shape[-1] != 3 or y.shape[-1] != 3:
         raise ShapeError(f"cross: needs vectors of length 3, found {x.shape[-1]} and {y.shape[-1]}")
     forward, backward = [1, 2, 0], [2, 0, 1]

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import create
+from gpujac.array.cupy_protocols import Ufunc, fuse, matmul
 from gpujac.array.series import Joiner
 from gpujac.array.table import LINALG, SCIPY, TABLE
 from gpujac.core.trace import Tracer
@@ -24,40 +25,58 @@ _MAKERS = frozenset("zeros ones empty full zeros_like ones_like empty_like full_
 # Functions whose first argument, if a list or tuple, is not to be read as one array.
 _JOINERS = frozenset(
     """stack concatenate concat vstack hstack dstack column_stack block broadcast_arrays
-    meshgrid array asarray multi_dot select full""".split()
+    meshgrid array asarray asanyarray ascontiguousarray row_stack multi_dot select full
+    compress extract bincount""".split()
+)
+# Functions that make an array with axes of a number.
+_WIDENERS = _JOINERS | frozenset(
+    """broadcast_to reshape ravel atleast_1d atleast_2d atleast_3d expand_dims tile repeat append linspace
+    full_like pad diagflat prod outer tensordot einsum""".split()
 )
 # Functions of NumPy that look at no values, or at no array at all.
 _HARMLESS = frozenset(
-    """isscalar iterable issubdtype isdtype broadcast_shapes info test errstate
+    """iterable issubdtype isdtype broadcast_shapes info test errstate
     promote_types""".split()
 )
+# Names of CuPy's that NumPy has dropped, for functions of the table.
+OLD_NAMES = {
+    "alltrue": "all", "sometrue": "any", "product": "prod", "cumproduct": "cumprod", "round_": "round",
+    "row_stack": "vstack", "trapz": "trapezoid",
+}  # fmt: skip
+_SUBMODULES = frozenset(("fft", "random"))  # of CuPy, whose functions never ask a traced array
 _CURE = (
-    "is not supported on traced arrays; write it with the functions of gpujac.numpy, or compute it "
+    "is not supported on traced arrays; write it with the functions of gpujac.{}, or compute it "
     "from gpujac.value(x) if it needs no derivative"
 )
 
 
-def traced_among(args: tuple, kwargs: dict) -> bool:
-    """Whether a traced array is an argument, or in a list or tuple that is one."""
-    for x in args:
-        if isinstance(x, Tracer) or (x.__class__ in _LISTS and c.holds_tracer(x)):
-            return True
-    return bool(kwargs) and any(c.holds_tracer(x) for x in kwargs.values())
+def dispatching(name: str, ours: Callable, theirs: Callable, one: Callable | None = None) -> Callable:
+    """The library's function `theirs`, and `ours` where a traced array is among the arguments.
 
-
-def dispatching(name: str, ours: Callable, theirs: Callable) -> Callable:
-    """The library's function `theirs`, and `ours` where a traced array is among the arguments."""
+    `one` makes an array of the library: where a function makes an array of traced numbers, they
+    first become arrays of that library.
+    """
     lifts = name not in _JOINERS
+    widens = one is not None and name in _WIDENERS
 
     @wraps(theirs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if not traced_among(args, kwargs):
+        if not c.traced_among(args, kwargs):
             return theirs(*args, **kwargs)
+        if one is not None and widens:
+            args = tuple([_onto(x, one) for x in args])
         if lifts and args and args[0].__class__ in _LISTS:
-            args = (c.lift(args[0]), *args[1:])
+            args = (c.lift(args[0], next((x for x in args if isinstance(x, Tracer)), None)), *args[1:])
         return ours(*args, **kwargs)
 
     return function
+
+
+def _onto(x: Any, one: Callable) -> Any:
+    """Traced numbers in `x`, a value or nested list or tuple, as arrays of a library."""
+    if x.__class__ in _LISTS:
+        return x.__class__([_onto(i, one) for i in x]) if c.holds_tracer(x) else x
+    return c.onto(x, one(())) if isinstance(x, Tracer) and x.shape == () else x
 
 
 def refusing(name: str, theirs: Callable) -> Callable:
@@ -65,27 +84,34 @@ def refusing(name: str, theirs: Callable) -> Callable:
 
     @wraps(theirs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if traced_among(args, kwargs):
-            raise DispatchError(f"{name} {_CURE}")
+        if c.traced_among(args, kwargs):
+            ours = "cupy" if name.startswith("cupy.") else "numpy"
+            raise DispatchError(f"{name} {_CURE.format(ours)}")
         return theirs(*args, **kwargs)
 
     return function
 
 
-def _entry(library: str, name: str, theirs: Any, table: dict[str, Any]) -> Any:
+def _entry(library: str, name: str, theirs: Any, table: dict[str, Any], one: Callable | None = None) -> Any:
     """What the namespace holds under `name`."""
-    if library == "numpy" and name in ("r_", "c_"):
-        return Joiner(theirs, name == "c_")
+    if name in ("r_", "c_"):
+        return Joiner(theirs, name == "c_", None if one is None else lambda x: _onto(x, one))
     if isinstance(theirs, np.ufunc):
         return theirs  # NumPy asks traced operands by itself, methods (add.at, ...) included
     if not callable(theirs) or isinstance(theirs, type):
         return theirs
-    ours = table.get(name)
+    if name == "fuse":
+        return fuse(theirs)
+    if library == "cupy" and name == "matmul":
+        return dispatching(name, matmul, theirs)
+    ours = table.get(OLD_NAMES.get(name, name) if library == "cupy" else name)
     if name in _MAKERS:
         made = create.boxing(theirs)
-        return made if ours is None else dispatching(name, ours, made)
+        return made if ours is None else dispatching(name, ours, made, one)
+    if library == "cupy" and getattr(theirs, "nin", None):
+        return Ufunc(name, ours, theirs)
     if ours is not None:
-        return dispatching(name, ours, theirs)
+        return dispatching(name, ours, theirs, one)
     if name in _HARMLESS or not isinstance(theirs, _FUNCTIONS):
         return theirs
     return refusing(f"{library}.{name}", theirs)
@@ -98,19 +124,35 @@ def _names(xp: Any) -> list[str]:
     return [name for name in dir(xp) if not name.startswith("_")]
 
 
-def _linalg(xp: Any) -> dict[str, Any]:
-    """The names of the `linalg` submodule, ours over the library's."""
+def _linalg(xp: Any) -> types.ModuleType:
+    """The `linalg` submodule, ours over the library's."""
     module = getattr(xp, "linalg", SimpleNamespace())
     library = f"{xp.__name__}.linalg"
     own = {name: _entry(library, name, getattr(module, name), LINALG) for name in _names(module)}
-    return {**LINALG, **own}
+    return module_of(library, {**LINALG, **own})
+
+
+def _refusing_module(xp: Any, name: str) -> types.ModuleType:
+    """A submodule of CuPy's: plain arrays pass through, traced ones are refused."""
+    library, module = f"{xp.__name__}.{name}", getattr(xp, name)
+    return module_of(library, {n: _entry(library, n, getattr(module, n), {}) for n in _names(module)})
+
+
+def module_of(name: str, names: dict[str, Any]) -> types.ModuleType:
+    """A module that holds `names`, called after the library's module `name` whose place it takes."""
+    made = types.ModuleType(f"gpujac.{name}", f"`{name}` with derivatives: see gpujac.{name.partition('.')[0]}.")
+    vars(made).update(names)
+    return made
 
 
 @lru_cache(None)
 def names_over(xp: Any) -> dict[str, Any]:
     """Every public name of the library `xp`, with the rules of the table over its functions."""
-    own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE) for name in _names(xp)}
-    return {**TABLE, **own, "linalg": SimpleNamespace(**_linalg(xp))}
+    one = xp.ones if xp.__name__ == "cupy" else None
+    own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE, one) for name in _names(xp)}
+    if xp.__name__ == "cupy":
+        own.update({name: _refusing_module(xp, name) for name in _SUBMODULES})
+    return {**TABLE, **own, "linalg": _linalg(xp)}
 
 
 @lru_cache(None)

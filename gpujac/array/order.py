@@ -8,8 +8,9 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import indexing, reduce, shape
+from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import Tracer, concrete
 from gpujac.errors import ArgumentError, DTypeError, MutationError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.order import ARGSORT
@@ -37,6 +38,25 @@ def sort(x: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable:
         x, axis = shape.ravel(x), -1
     positions = argsort(x, axis, kind, order, stable=stable, descending=descending)
     return indexing.take_along_axis(x, positions, axis)
+
+
+def argpartition(x: Any, kth: Any, axis: Any = -1, kind: Any = None, order: Any = None) -> Any:
+    """Positions that put entry `kth` along `axis` in its place: those that sort all entries do."""
+    _check_kth(x, kth, axis, "argpartition")
+    return argsort(x, axis)
+
+
+def partition(x: Any, kth: Any, axis: Any = -1, kind: Any = None, order: Any = None) -> Any:
+    """`x` with entry `kth` along `axis` in its place: in order, as NumPy leaves the rest open."""
+    _check_kth(x, kth, axis, "partition")
+    return sort(x, axis)
+
+
+def _check_kth(x: Any, kth: Any, axis: Any, what: str) -> None:
+    n = math.prod(x.shape) if axis is None else x.shape[c.axis_of(axis, len(x.shape), what)]
+    for k in kth if isinstance(kth, (tuple, list)) else (kth,):
+        if not -n <= operator.index(k) < n:
+            raise ArgumentError(f"{what}: kth={k} is out of range for {n} entries; use {-n} to {n - 1}")
 
 
 def _check_real(x: Any, what: str) -> None:
@@ -75,29 +95,33 @@ def _writable(x: Any, what: str) -> Tracer:
 def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
     """Write `src` into `dst`, where a condition holds."""
     x = _writable(dst, "copyto")
-    src = c.lift(src)
+    src = c.lift(src, x)
     c.check_casting("copyto", dtype_of(src), x.dtype, casting)
-    indexing.setitem(x, ..., src if where is True else ew.where(c.lift(where), src, x))
+    indexing.setitem(x, ..., src if where is True else ew.where(c.lift(where, x), src, x))
 
 
 def putmask(a: Any, mask: Any, values: Any) -> None:
     """Write `values` of the shape of `a` (or a number) where the mask holds."""
-    x, values = _writable(a, "putmask"), c.lift(values)
+    x, values = _writable(a, "putmask"), c.lift(values, a)
     if shape_of(values) not in ((), tuple(x.shape)):
         raise ShapeError(f"putmask: values of shape {shape_of(values)} for an array of shape {tuple(x.shape)}")
-    indexing.setitem(x, ..., ew.where(c.lift(mask), values, x))
+    indexing.setitem(x, ..., ew.where(c.lift(mask, x), values, x))
 
 
 def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
     """Write at positions of the raveled array."""
     x = _writable(a, "put")
-    if mode != "raise":
-        raise ArgumentError(f"put: mode={mode!r} is not supported on traced arrays; use 'raise'")
-    ind, size = np.asarray(ind), math.prod(x.shape)
-    if np.any((ind < -size) | (ind >= size)):
+    if mode not in ("raise", "wrap", "clip"):
+        raise ArgumentError(f"put: mode={mode!r} is not one of 'raise', 'wrap', 'clip'")
+    ind, size = concrete(c.lift(ind)), math.prod(x.shape)
+    ind = np.asarray(ind) if type(ind) in HOST_TYPES else ind
+    if mode == "clip":
+        ind = ew.clip(ind, 0, size - 1)
+    elif mode == "raise" and isinstance(ind, np.ndarray) and np.any((ind < -size) | (ind >= size)):
         raise IndexError(f"put: an index is out of bounds for {size} entries; use {-size} to {size - 1}")
-    position = np.unravel_index(ind % max(size, 1), x.shape)
-    indexing.setitem(x, tuple(position), v)
+    ind = ind % max(size, 1)
+    steps = [math.prod(x.shape[i + 1 :]) for i in range(len(x.shape))]
+    indexing.setitem(x, tuple(ind // max(step, 1) % max(n, 1) for step, n in zip(steps, x.shape, strict=True)), v)
 
 
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:

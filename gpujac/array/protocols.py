@@ -42,7 +42,7 @@ def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
         f = UFUNCS.get(ufunc)
         if f is None:
             return _by_name(ufunc, inputs, kwargs)
-        return _with_options(ufunc, f, inputs, dict(kwargs))
+        return with_options(_spelled(ufunc), f, inputs, dict(kwargs), ufunc.signature is not None)
     if method == "reduce" and ufunc in _REDUCE:
         return _reduced(_REDUCE[ufunc], *inputs, **kwargs)
     if method == "accumulate" and ufunc in _ACCUMULATE:
@@ -50,7 +50,7 @@ def array_ufunc(ufunc: Any, method: str, inputs: tuple, kwargs: dict) -> Any:
     if method == "outer" and len(inputs) == 2 and ufunc in UFUNCS:
         return _outer(ufunc, *inputs, **kwargs)
     if method == "at" and ufunc in (np.add, np.subtract):
-        return _add_at(ufunc, *inputs)
+        return add_at(ufunc, *inputs)
     raise DispatchError(
         f"np.{ufunc.__name__}.{method} is not supported on traced arrays; write it with sums, products and indexing"
     )
@@ -79,35 +79,43 @@ def _by_name(ufunc: Any, inputs: tuple, kwargs: dict) -> Any:
 
 
 def _outer(ufunc: Any, x: Any, y: Any, **kwargs: Any) -> Any:
-    x, y = c.lift(x), c.lift(y)
+    x, y = c.together(x, y)
     x = shape.reshape(x, tuple(shape_of(x)) + (1,) * len(shape_of(y))) if shape_of(x) else x
-    return _with_options(ufunc, UFUNCS[ufunc], (x, y), kwargs)
+    return with_options(_spelled(ufunc), UFUNCS[ufunc], (x, y), kwargs)
 
 
-def _add_at(ufunc: Any, x: Any, key: Any, value: Any) -> None:
+def add_at(ufunc: Any, x: Any, key: Any, value: Any) -> None:
     """np.add.at and np.subtract.at on a traced array: every repetition counts."""
     if not isinstance(x, Tracer):
         raise MutationError(
             f"np.{ufunc.__name__}.at would add traced values into a plain array of shape "
             f"{shape_of(x)}: make the array with np.zeros_like(u), where u is a traced input"
         )
-    value = c.lift(value)
+    value = c.lift(value, x)
     result = UFUNCS[ufunc](x, indexing.scattered(x, key, value))
     check_storable(dtype_of(result), x.dtype)
     become(x, c.astype(result, x.dtype))
 
 
-def _with_options(ufunc: Any, f: Any, inputs: tuple, kwargs: dict) -> Any:
+def _spelled(ufunc: Any) -> str:
+    return f"np.{ufunc.__name__}"
+
+
+def with_options(name: str, f: Any, inputs: tuple, kwargs: dict, passes_on: bool = False) -> Any:
+    """`f`, the rule of the ufunc `name`, with a ufunc's options: out, dtype, where.
+
+    Others change no value or are refused, unless the ufunc `passes_on` what it does not know.
+    """
     out = kwargs.pop("out", None)
     dtype = kwargs.pop("dtype", None)
     where = kwargs.pop("where", True)
-    options = {name: value for name, value in kwargs.items() if name not in _NEUTRAL}
-    inputs = tuple(c.lift(x) for x in inputs)
-    if (options and ufunc.signature is None) or (where is not True and out is None):
-        name = next(iter(options), "where")
+    options = {option: value for option, value in kwargs.items() if option not in _NEUTRAL}
+    inputs = c.together(*inputs)
+    if (options and not passes_on) or (where is not True and out is None):
+        option = next(iter(options), "where")
         raise DispatchError(
-            f"np.{ufunc.__name__}: {name}= is not supported on traced arrays"
-            + (" without out=; use np.where on the result" if name == "where" else "")
+            f"{name}: {option}= is not supported on traced arrays"
+            + (" without out=; use np.where on the result" if option == "where" else "")
         )
     if dtype is not None:
         inputs = tuple(c.astype(x, dtype) if shape_of(x) or isinstance(x, Tracer) else x for x in inputs)
@@ -118,7 +126,7 @@ def _with_options(ufunc: Any, f: Any, inputs: tuple, kwargs: dict) -> Any:
             result = f(*inputs, **options)
     if dtype is not None and not _is_flag(result):
         result = c.astype(result, dtype)
-    return result if out is None else _store(ufunc, out, result, where)
+    return result if out is None else _store(name, out, result, where)
 
 
 def _is_flag(x: Any) -> bool:
@@ -126,16 +134,16 @@ def _is_flag(x: Any) -> bool:
     return kind(dtype_of(x)) == "b"
 
 
-def _store(ufunc: Any, out: Any, result: Any, where: Any) -> Any:
+def _store(name: str, out: Any, result: Any, where: Any) -> Any:
     target = out[0] if isinstance(out, tuple) else out
     if not isinstance(target, Tracer):
         raise MutationError(
-            f"np.{ufunc.__name__} would write a traced value into a plain array of shape "
+            f"{name} would write a traced value into a plain array of shape "
             f"{shape_of(target)} (x += v or out=): make the array with np.zeros_like(u), where u "
             "is a traced input, or write x = x + v"
         )
     if where is not True:
-        result = ew.where(c.lift(where), result, target)
+        result = ew.where(c.lift(where, target), result, target)
     check_fits(shape_of(result), target.shape)
     check_storable(dtype_of(result), target.dtype)
     become(target, c.astype(c.broadcast(result, target.shape), target.dtype))

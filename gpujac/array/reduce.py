@@ -11,7 +11,7 @@ from gpujac.array import shape as sh
 from gpujac.array.create import zeros_like
 from gpujac.array.views import link
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import dtype_of, kind
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import elementwise as ew
@@ -30,7 +30,7 @@ def _keep(y: Any, x: Any, axes: tuple, keepdims: Any) -> Any:
 def _masked(x: Any, where: Any, neutral: Any) -> Any:
     if where is c.NO_VALUE or where is None or where is True:
         return x
-    return ew.where(c.lift(where), x, neutral)
+    return ew.where(c.lift(where, x), x, neutral)
 
 
 def _is_simple(x: Any, keepdims: Any) -> bool:
@@ -68,7 +68,7 @@ def _count(x: Any, axis: Any, what: str, where: Any = True, keepdims: Any = Fals
     """How many entries each result adds up."""
     if where is c.NO_VALUE or where is True or where is None:
         return math.prod([x.shape[a] for a in c.axes_of(axis, len(x.shape), what)])
-    flags = c.broadcast(ew.where(c.lift(where), _one(x), 0), tuple(x.shape))
+    flags = c.broadcast(ew.where(c.lift(where, x), _one(x), 0), tuple(x.shape))
     return sum(flags, axis, keepdims=keepdims)
 
 
@@ -111,7 +111,7 @@ def _deviations(x: Any, axis: Any, dtype: Any, where: Any, center: Any, what: st
 
 def _kept(n: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     """A count with or without the reduced axes."""
-    if not isinstance(n, Tracer) and np.ndim(n) == 0:
+    if shape_of(n) == ():
         return n
     if keepdims and keepdims is not c.NO_VALUE:
         return n
@@ -120,7 +120,7 @@ def _kept(n: Any, x: Any, axis: Any, keepdims: Any) -> Any:
 
 
 def _not_negative(n: Any) -> Any:
-    return ew.maximum(n, 0) if isinstance(n, Tracer) or np.ndim(n) else float(n if n > 0 else 0)
+    return float(n if n > 0 else 0) if type(n) in (int, float) else ew.maximum(n, 0)
 
 
 def vector_norm(x: Any, *, axis: Any = None, keepdims: Any = False, ord: Any = 2) -> Any:
@@ -334,7 +334,7 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: 
     ends = [(v, first) for v, first in ((prepend, True), (append, False)) if v is not c.NO_VALUE]
     for v, first in ends:
         shape = x.shape[:a] + (1,) + x.shape[len(x.shape) + a + 1 :]
-        v = c.strong((c.lift(v), x))[0]
+        v = c.strong((c.lift(v, x), x))[0]
         v = c.broadcast(v, shape) if v.shape == () else v
         x = sh.concatenate([v, x] if first else [x, v], a)
     for _ in range(n):
@@ -403,7 +403,7 @@ def _real(x: Any) -> Any:
 
 def nonzero(x: Any) -> tuple:
     """Positions of the nonzero entries: plain integers, found from the values."""
-    return tuple(np.nonzero(concrete(x)))
+    return tuple(c.true_positions(concrete(x)))
 
 
 def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:

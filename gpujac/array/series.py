@@ -1,5 +1,6 @@
 """Functions of sequences along one axis: gradient, convolve, bincount, polyval, windows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import indexing, reduce, shape
 from gpujac.array.fill import pad
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import shape_of
 from gpujac.core.trace import concrete
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
@@ -22,7 +24,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     spacings = varargs if len(varargs) == len(axes) else (varargs or (1.0,)) * len(axes)
     if len(spacings) != len(axes):
         raise ArgumentError(f"gradient: {len(varargs)} spacings for {len(axes)} axes")
-    slopes = [_slope(f, c.lift(h), a) for h, a in zip(spacings, axes, strict=True)]
+    slopes = [_slope(f, c.lift(h, f), a) for h, a in zip(spacings, axes, strict=True)]
     return slopes[0] if len(axes) == 1 and (axis is not None or len(f.shape) == 1) else tuple(slopes)
 
 
@@ -43,7 +45,7 @@ def _slope(f: Any, h: Any, axis: int) -> Any:
 
 def convolve(a: Any, v: Any, mode: str = "full") -> Any:
     """Discrete convolution of two vectors."""
-    a, v = c.lift(a), c.lift(v)
+    a, v = c.together(a, v)
     if len(shape_of(a)) != 1 or len(shape_of(v)) != 1 or 0 in (a.shape[0], v.shape[0]):
         raise ShapeError(f"convolve: needs two vectors that are not empty, found {shape_of(a)} and {shape_of(v)}")
     if a.shape[0] < v.shape[0]:
@@ -63,23 +65,25 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Any:
 
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     """Sums of the weights by plain integer labels."""
-    labels = np.asarray(concrete(c.lift(x)))
+    labels = concrete(c.lift(x))
+    xp = backend_of(labels).xp
     if weights is None:
-        return np.bincount(labels, minlength=minlength)
+        return xp.bincount(labels, minlength=minlength)
     weights = c.floating(c.lift(weights))
     if shape_of(weights) != labels.shape or labels.ndim != 1:
         raise ShapeError(
             f"bincount: labels {labels.shape} and weights {shape_of(weights)} must be vectors of one length"
         )
-    if labels.size and labels.min() < 0:
-        raise ArgumentError(f"bincount: label {labels.min()} is negative")
-    size = max(int(labels.max(initial=-1)) + 1, minlength)
+    least, most = (int(xp.min(labels)), int(xp.max(labels))) if shape_of(labels) != (0,) else (0, -1)
+    if least < 0:
+        raise ArgumentError(f"bincount: label {least} is negative")
+    size = max(most + 1, minlength)
     return ix.scatter_add(size, 0, 1)(weights, labels)
 
 
 def polyval(p: Any, x: Any) -> Any:
     """The polynomial with coefficients `p`, highest power first, at `x`."""
-    p, y = c.lift(p), 0.0
+    p, y = c.lift(p, x), 0.0
     for i in range(shape_of(p)[0]):
         y = y * x + p[i]
     return y
@@ -88,20 +92,26 @@ def polyval(p: Any, x: Any) -> Any:
 class Joiner:
     """NumPy's `r_` and `c_`, which join traced arrays too."""
 
-    def __init__(self, plain: Any, columns: bool) -> None:
-        self.plain, self.columns = plain, columns
+    def __init__(self, plain: Any, columns: bool, place: Callable | None = None) -> None:
+        """`place` puts traced numbers onto the device of the library, if it has one."""
+        self.plain, self.columns, self.place = plain, columns, place
 
     def __getitem__(self, key: Any) -> Any:
         items = key if isinstance(key, tuple) else (key,)
         if not any(c.holds_tracer(x) for x in items):
             return self.plain[key]
-        parts = [self._part(x) for x in items]
+        items = tuple(self._plain(x) for x in items)
+        items = items if self.place is None else tuple(self.place(x) for x in items)
+        parts = [self._part(x) for x in c.strong(c.together(*items))]
         return shape.concatenate(parts, -1 if self.columns else 0)
 
-    def _part(self, x: Any) -> Any:
+    def _plain(self, x: Any) -> Any:
+        """An item of the brackets, a slice as the array that it stands for."""
         if isinstance(x, str):
             raise DispatchError(f"r_[{x!r}, ...]: the axis strings are not supported on traced arrays")
-        x = self.plain[x] if isinstance(x, slice) else c.lift(x)
+        return self.plain[x] if isinstance(x, slice) else x
+
+    def _part(self, x: Any) -> Any:
         x = shape.atleast_1d(x)
         return shape.reshape(x, (-1, 1)) if self.columns and len(x.shape) == 1 else x
 

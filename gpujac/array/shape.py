@@ -167,8 +167,9 @@ def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
 
 def broadcast_arrays(*xs: Any, subok: bool = False) -> tuple:
     """All operands broadcast to one shape."""
-    shape = c.broadcast_shapes(*(shape_of(x) for x in xs))
-    return tuple(c.broadcast(c.lift(x), shape) for x in xs)
+    arrays = c.strong(c.together(*xs))
+    shape = c.broadcast_shapes(*(shape_of(x) for x in arrays))
+    return tuple(c.broadcast(x, shape) for x in arrays)
 
 
 def _sequence(arrays: Any, what: str) -> list:
@@ -180,7 +181,7 @@ def _sequence(arrays: Any, what: str) -> list:
     dtype = getattr(xs[0], "dtype", None)
     if dtype is not None and all([getattr(x, "dtype", None) is dtype for x in xs]):
         return xs  # what nearly every call passes: nothing to promote
-    xs = [c.lift(x) for x in xs]
+    xs = list(c.together(*xs))
     return c.strong(c.promoted(*xs)) if len(xs) > 1 else xs
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import compose, create, fill, indexing, linalg, order, reduce, series, shape
-from gpujac.backends.choose import backend_of
+from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete, payload
@@ -21,9 +21,9 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
         return reduce.nonzero(condition)
     if x is None or y is None:
         raise ArgumentTypeError("where: give both x and y, or neither")
-    condition = c.lift(condition)
+    condition, x, y = c.together(condition, x, y)
     flag = condition if kind(dtype_of(condition)) == "b" else ew.not_equal(condition, 0)
-    return ew.where(flag, c.lift(x), c.lift(y))
+    return ew.where(flag, x, y)
 
 
 def clip(x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None,
@@ -33,7 +33,7 @@ def clip(x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: 
     low = a_min if min is None or min is c.NO_VALUE else min
     high = a_max if max is None or max is c.NO_VALUE else max
     low, high = (None if v is c.NO_VALUE else v for v in (low, high))
-    low, high = c.lift(low), c.lift(high)
+    x, low, high = c.together(x, low, high)
     if low is None and high is None:
         return c.unshared(x)
     if kind(dtype_of(x)) in "iu" and (low is None or high is None):
@@ -84,7 +84,8 @@ def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
     same = ew.equal(a, b)
     if equal_nan:
         same = ew.logical_or(same, ew.logical_and(ew.isnan(a), ew.isnan(b)))
-    return bool(np.all(concrete(same)))
+    same = concrete(same)
+    return bool(backend_of(same).xp.all(same))
 
 
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
@@ -103,6 +104,15 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
     if kind(dtype_of(x)) in "iu" and decimals >= 0:
         return c.unshared(x)
     return ew.rint(x) if decimals == 0 else ew.rint(x * 10.0**decimals) / 10.0**decimals
+
+
+def real_if_close(x: Any, tol: float = 100) -> Any:
+    """The real part of `x` where every imaginary part is close to zero, else `x`."""
+    if kind(dtype_of(x)) != "c":
+        return x
+    limit = tol * np.finfo(x.dtype).eps if tol > 1 else tol
+    close = concrete(reduce.all(ew.less(ew.absolute(reduce.imag(x)), limit)))
+    return reduce.real(x) if close else x
 
 
 def _inexact(x: Any) -> Any:
@@ -142,7 +152,7 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         y = reduce.mean(x, axis, keepdims=keepdims)
         total = y * 0 + x.size / max(y.size, 1) if returned else None
         return (y, total) if returned else y
-    weights = c.lift(weights)
+    weights = c.lift(weights, x)
     if shape_of(weights) != x.shape and len(shape_of(weights)) == 1 and axis is not None:
         at = c.axis_of(axis, len(x.shape), "average")
         weights = shape.reshape(weights, (-1,) + (1,) * (-1 - at))
@@ -153,7 +163,18 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
 
 def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
     """Positions where `v` would be inserted: plain integers, found from the values."""
-    return np.searchsorted(concrete(a), concrete(v), side, sorter)
+    a, v = (concrete(x) for x in c.together(a, v))
+    return backend_of(v if type(a) in HOST_TYPES else a).xp.searchsorted(a, v, side=side, sorter=sorter)
+
+
+def flatnonzero(x: Any) -> Any:
+    """Positions of the nonzero entries in the raveled array."""
+    return reduce.nonzero(shape.ravel(x))[0]
+
+
+def argwhere(x: Any) -> Any:
+    """Positions of the nonzero entries, one row per entry."""
+    return shape.stack(reduce.nonzero(shape.atleast_1d(x)), 1)[:, : len(x.shape)]
 
 
 def shares_memory(a: Any, b: Any, /, max_work: Any = None) -> bool:
@@ -199,18 +220,21 @@ TABLE: dict[str, Any] = {
         cumulative_sum cumprod cumulative_prod diff absolute conj real imag nonzero ptp"""),
     **_from_module(indexing, "take take_along_axis"),
     **_from_module(series, "gradient convolve bincount polyval"),
-    **_from_module(order, "argsort sort median copyto putmask put put_along_axis fill_diagonal"),
+    **_from_module(order, "argsort argpartition sort partition median copyto putmask put put_along_axis fill_diagonal"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
-    **_from_module(create, "zeros_like ones_like empty_like full_like copy asarray array full linspace"),
+    **_from_module(create, """zeros_like ones_like empty_like full_like copy asarray ascontiguousarray array full
+        linspace"""),
     **_from_module(compose, """float_power heaviside logaddexp2 divmod modf select nansum nanmean nanmax
         nanmin trapezoid ediff1d dstack append block hsplit vsplit dsplit fliplr flipud rot90 rollaxis
         diagflat delete compress extract kron"""),
     **{f.__name__: f for f in (where, clip, sign, fabs, isclose, allclose, array_equal, nan_to_num, round,
-                               degrees, radians, angle, average, searchsorted)},
-    **{name: _info(name) for name in """shape ndim size result_type can_cast iscomplexobj
+                               degrees, radians, angle, average, searchsorted,
+                               flatnonzero, argwhere, real_if_close)},
+    **{name: _info(name) for name in """shape ndim size isscalar result_type can_cast iscomplexobj
         isrealobj""".split()},
     "may_share_memory": shares_memory,
     "shares_memory": shares_memory,
+    "asanyarray": create.asarray,
     "astype": astype,
     "abs": reduce.absolute,
     "conj": conj,

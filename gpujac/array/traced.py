@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import fill, indexing, linalg, order, reduce, shape
+from gpujac.array import cupy_protocols, fill, indexing, linalg, memory, order, reduce, shape
 from gpujac.array.compose import compress
 from gpujac.array.namespace import namespace_over
-from gpujac.array.protocols import UFUNCS, array_function, array_ufunc
-from gpujac.array.table import clip, round
+from gpujac.array.protocols import UFUNCS, add_at, array_function, array_ufunc
+from gpujac.array.table import clip, round, searchsorted
 from gpujac.array.views import become, check_fits, check_storable
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
@@ -34,14 +34,14 @@ def _operator(op: Any) -> tuple[Any, Any, Any]:
             if other.owner.level > self.owner.level:
                 return other.owner.binary(op, self, other)
         elif other.__class__ in _SEQUENCES:
-            other = c.lift(other)
+            other = c.lift(other, self)
         return self.owner.binary(op, self, other)
 
     def reflected(self: Any, other: Any) -> Any:
-        return op(c.lift(other) if other.__class__ in _SEQUENCES else other, self)
+        return op(c.lift(other, self) if other.__class__ in _SEQUENCES else other, self)
 
     def in_place(self: Any, other: Any) -> Any:
-        other = c.lift(other)
+        other = c.lift(other, self)
         if self.shape == () and _is_scalar(self):
             return op(self, other)
         check_fits(shape_of(other), self.shape)
@@ -179,7 +179,7 @@ class TracedArray(Tracer):
 
     def item(self, *args: int) -> Any:
         """The value as a Python number; drops the derivative, with one warning per line."""
-        plain = np.asarray(concrete(self)).item(*args)
+        plain = c.on_host(concrete(self)).item(*args)
         if kind(self.dtype) in "fc" and _watched(self):
             warnings.warn(_ITEM, DerivativeWarning, stacklevel=2)
         return plain
@@ -242,13 +242,20 @@ class TracedArray(Tracer):
             if f is not None:
                 for x in inputs:
                     if x.__class__ in _SEQUENCES:
-                        inputs = tuple([c.lift(x) for x in inputs])
+                        inputs = c.together(*inputs)
                         break
                 return f(*inputs)
         return array_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: tuple, kwargs: dict) -> Any:
         return array_function(function, args, kwargs)
+
+    def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        return cupy_protocols.elementwise(kernel, args, kwargs)
+
+    def __cupy_override_reduction_kernel__(self, kernel: Any, axis: Any, dtype: Any, out: Any,
+                                           keepdims: bool) -> Any:  # fmt: skip
+        return cupy_protocols.reduction(kernel, self, axis, dtype, out, keepdims)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return namespace_over(backend_of(payload(self)).xp)
@@ -276,6 +283,14 @@ class TracedArray(Tracer):
     @property
     def device(self) -> Any:
         return getattr(payload(self), "device", "cpu")
+
+    @property
+    def flags(self) -> Any:
+        return memory.Flags(c_contiguous=True, f_contiguous=self.ndim < 2)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return memory.strides(self.shape, self.itemsize)
 
     @property
     def T(self) -> Any:
@@ -312,10 +327,10 @@ class TracedArray(Tracer):
         """A copy as one axis."""
         return shape.ravel(self, order).detached()
 
-    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
+    def astype(self, dtype: Any, order: str = "K", casting: Any = "unsafe", subok: Any = True,
                copy: bool = True, *, device: Any = None) -> Any:  # fmt: skip
         """The values in another dtype; the array itself with copy=False where that changes nothing."""
-        c.check_casting("astype", self.dtype, dtype, casting)
+        c.check_casting("astype", self.dtype, dtype, casting or "unsafe")  # None is CuPy's default
         y = c.astype(self, dtype)
         return y.detached() if y is self and copy else y
 
@@ -345,6 +360,30 @@ class TracedArray(Tracer):
     def sort(self, axis: Any = -1, *args: Any, **kwargs: Any) -> None:
         """Sort the entries along `axis` in place."""
         become(self, order.sort(self, axis, *args, **kwargs))
+
+    def argmax(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: Any = False) -> Any:
+        """Position of the first largest entry."""
+        return c.cast_if(reduce.argmax(self, axis, out, keepdims=keepdims), dtype)
+
+    def argmin(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: Any = False) -> Any:
+        """Position of the first smallest entry."""
+        return c.cast_if(reduce.argmin(self, axis, out, keepdims=keepdims), dtype)
+
+    def partition(self, kth: Any, axis: Any = -1, *args: Any, **kwargs: Any) -> None:
+        """Sort so that entry `kth` along `axis` is in its place, in place."""
+        become(self, order.partition(self, kth, axis, *args, **kwargs))
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """The values on the host, if no transform follows them."""
+        return self._settled("get()").get(*args, **kwargs)
+
+    def scatter_add(self, slices: Any, value: Any) -> None:
+        """Add at an index, every repetition counting: `cupyx.scatter_add`."""
+        add_at(np.add, self, slices, value)
+
+    def _scatter_op(self, slices: Any, value: Any, how: str) -> None:
+        """CuPy's `ufunc.at`."""
+        add_at(memory.scattering(how), self, slices, value)
 
     def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
         """Entries where a plain condition holds."""
@@ -379,9 +418,9 @@ def _method(function: Any) -> Any:
 
 for _function in (
     reduce.sum, reduce.mean, reduce.var, reduce.max, reduce.min, reduce.prod, reduce.any,
-    reduce.all, reduce.argmax, reduce.argmin, reduce.cumsum, reduce.cumprod, reduce.conj, reduce.ptp,
+    reduce.all, reduce.cumsum, reduce.cumprod, reduce.conj, reduce.ptp,
     shape.ravel, shape.squeeze, shape.swapaxes, fill.diagonal, fill.trace, fill.repeat,
-    linalg.dot, round, reduce.nonzero,
+    linalg.dot, round, reduce.nonzero, searchsorted, order.argpartition, order.put,
 ):  # fmt: skip
     setattr(TracedArray, _function.__name__, _method(_function))
 TracedArray.conjugate = TracedArray.conj  # type: ignore[attr-defined]  # set by the loop above

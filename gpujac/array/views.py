@@ -13,8 +13,9 @@ from weakref import ref
 
 import numpy as np
 
-from gpujac.array.common import unshared
-from gpujac.core.aval import kind
+from gpujac.array.common import placed, unshared
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import kind, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import DTypeError, MutationError, ShapeError
 from gpujac.ops import elementwise as ew
@@ -67,19 +68,20 @@ def viewing_where_shared(function: Callable) -> Callable:
 
 def _shares_memory(x: Tracer, result: Tracer, how: tuple) -> bool:
     """Whether NumPy would give a view here: as the values did, or as labels without an axis mapped do."""
+    plain = payload(x)
+    if shape_of(plain) == x.shape and not _was_written(x):  # the values themselves tell
+        return backend_of(plain).shares_memory(plain, payload(result))
     have = layout(x)
-    if have is None:
-        return True
-    made = payload(result) if have is payload(x) else _call_again(have, how)
-    return bool(np.may_share_memory(have, made))
+    return have is None or bool(np.may_share_memory(have, _call_again(have, how)))
 
 
 def layout(x: Tracer) -> Any:
-    """A plain array that lies in memory as `x` does in NumPy's eyes; None for other libraries."""
+    """A NumPy array that lies in memory as `x` does in its library's eyes; None where that is unknown."""
     have = payload(x)
-    if not isinstance(have, np.ndarray):
+    blank = None if have is None else backend_of(have).blank(have)
+    if blank is None:
         return None
-    return _labels(x) if have.shape != x.shape or _was_written(x) else have
+    return _labels(x) if shape_of(have) != x.shape or _was_written(x) else blank
 
 
 def _was_written(x: Tracer) -> bool:
@@ -87,7 +89,7 @@ def _was_written(x: Tracer) -> bool:
     if x.origin is None:
         return False
     source = payload(x.origin[0])
-    return not (isinstance(source, np.ndarray) and np.may_share_memory(payload(x), source))
+    return not backend_of(source).shares_memory(payload(x), source)
 
 
 def _labels(x: Tracer) -> Any:
@@ -97,7 +99,8 @@ def _labels(x: Tracer) -> Any:
         taken.append(x.origin)
         x = x.origin[0]
     root = payload(x)
-    labels = np.empty_like(root, bool) if np.shape(root) == x.shape else np.empty(x.shape, bool)
+    labels = None if shape_of(root) != x.shape else backend_of(root).blank(root)
+    labels = np.empty(x.shape, bool) if labels is None else labels
     for _, how, (again, _) in reversed(taken):
         labels = again(labels, how)
     return labels
@@ -122,6 +125,7 @@ def write_positions(x: Any, flat: Any, value: Any) -> Any:
     size, count = math.prod(x.shape), math.prod(flat.shape)
     if count == 0:
         return x
+    flat = placed(flat, x) if isinstance(flat, np.ndarray) else flat
     source = ix.LastWriter(size)(flat)
     value = st.reshape(tuple(value.shape), (count,))(value)
     chosen = ix.take(count, 0)(value, ew.maximum(source, 0))

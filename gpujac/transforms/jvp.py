@@ -5,7 +5,10 @@ from typing import Any
 
 from gpujac import ranges
 from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import Shape, aval_of
+from gpujac.core.op_ranges import watched
 from gpujac.core.trace import Tracer
 from gpujac.errors import ShapeError
 from gpujac.ops.agree import coefficient, plus, scale
@@ -26,6 +29,12 @@ class JvpTrace(TangentTrace):
         for p, t in zip(positions[1:], ts[1:], strict=True):
             total = plus(total, scale(t, coefficient(op, p, xs, y)))
         return total
+
+    def agree(self, t: Any, shape: Shape, dtype: Any, new_shape: Shape, new_dtype: Any, y: Any) -> Any:
+        """A tangent spread and cast to the shape and dtype of the result `y`, in the library of `y`."""
+        if t.__class__ in SCALARS and y.__class__ not in HOST_TYPES:
+            t = fl.array_of(t, [y])
+        return super().agree(t, shape, dtype, new_shape, new_dtype, y)
 
     def apply(self, op: Any, t: Any, shape: Shape, dtype: Any) -> Any:
         return op(t)
@@ -82,7 +91,7 @@ def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,
     point = fl.Point("jvp", primals)
     ts = point.tangents("jvp", tangents)
     token = ranges.push("jvp", ranges.TRANSFORM)
-    trace = JvpTrace(fl.name_of(f))
+    trace = watched(JvpTrace)(fl.name_of(f))
     try:
         own = partial(fl.owned, others=point.leaves)
         tracers = [TracedArray(trace, x, t, *aval_of(x)) for x, t in zip(point.leaves, ts, strict=True)]

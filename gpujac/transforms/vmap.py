@@ -10,10 +10,11 @@ import numpy as np
 from gpujac import ranges, settings, trees
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import HOST_TYPES, is_array
+from gpujac.backends.choose import HOST_TYPES, WRITABLE, is_array
 from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.op import General, Linear
+from gpujac.core.op_ranges import watched
 from gpujac.core.trace import Trace, Tracer
 from gpujac.errors import (
     ArgumentError,
@@ -24,7 +25,7 @@ from gpujac.errors import (
     StructureError,
 )
 from gpujac.ops import indexing as ix
-from gpujac.ops.batching import as_shape, move_axis, stretch
+from gpujac.ops.batching import aligned, as_shape, move_axis, stretch
 from gpujac.ops.join import Stack, stack
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.printing import describe_batched
@@ -38,6 +39,7 @@ class VmapTrace(Trace):
 
     __slots__ = ("size",)
     transform = "vmap"
+    batches = True
 
     def __init__(self, origin: str, size: int) -> None:
         super().__init__(origin)
@@ -97,7 +99,7 @@ class VmapTrace(Trace):
         ranks = [len(shape_of(x)) for x in operands]
         if len(right) > 1 and any(r != k for r in right):
             k = self._target(axes, ranks)
-        y = op(*(_aligned(v, a, r, k) for v, a, r in zip(values, axes, ranks, strict=True)))
+        y = op(*(aligned(v, a, r, k) for v, a, r in zip(values, axes, ranks, strict=True)))
         return self.tracer(y, -k - 1)
 
     def _target(self, axes: list, ranks: list) -> int:
@@ -178,23 +180,7 @@ def _looped(op: Any, size: int, values: list, axes: list) -> Any:
         op(*(x if a is None else _one_lane(x, a, lane) for x, a in zip(values, axes, strict=True)))
         for lane in range(size)
     ]
-    return concatenate([_with_axis(y, 0) for y in lanes], 0)
-
-
-def _aligned(value: Any, axis: int | None, rank: int, k: int) -> Any:
-    """An operand with its mapped axis (or a one in its place) left of the last k logical axes."""
-    if axis is None:
-        if rank <= k:
-            return value
-        shape = tuple(value.shape)
-        return as_shape(value, (*shape[: rank - k], 1, *shape[rank - k :]))
-    if -axis - 1 == k:
-        return value
-    if rank < k:
-        value = move_axis(value, axis, -len(value.shape))
-        shape = tuple(value.shape)
-        return as_shape(value, (shape[0], *(1,) * (k - rank), *shape[1:]))
-    return move_axis(value, axis, -k - 1)
+    return concatenate([_with_axis(y, 0, values) for y in lanes], 0)
 
 
 def _padded(value: Any, have: int, want: int) -> Any:
@@ -282,6 +268,7 @@ class _Call:
                  axis_size: int | None) -> None:
         self.f, self.kwargs, self.out_dims = f, kwargs, out_dims
         self.leaves, self.spec = trees.flatten(args)
+        fl.check_devices(self.leaves)
         dims = list(in_dims) if isinstance(in_dims, list) else in_dims
         prefix = tuple(dims) if isinstance(dims, list) else dims
         self.dims = trees.broadcast_prefix(prefix, args, "vmap: in_dims") if args else []
@@ -312,7 +299,7 @@ class _Call:
 
     def once(self, start: int, stop: int) -> Any:
         """One pass over the lanes start to stop."""
-        trace = VmapTrace(fl.name_of(self.f), stop - start)
+        trace = watched(VmapTrace)(fl.name_of(self.f), stop - start)
         whole = (start, stop) == (0, self.size)
         try:
             tracers = [
@@ -320,15 +307,15 @@ class _Call:
                 for x, d in zip(self.leaves, self.dims, strict=True)
             ]
             result = fl.call(self.f, trees.unflatten(self.spec, tracers), self.kwargs)
-            return self._finish(result, trace, stop - start)
+            return self._finish(result, trace)
         finally:
             trace.close()
 
-    def _finish(self, result: Any, trace: VmapTrace, size: int) -> Any:
+    def _finish(self, result: Any, trace: VmapTrace) -> Any:
         leaves, spec = trees.flatten(result)
         dims = _out_prefix(self.out_dims, result)
         paths = trees.spec_paths(spec)
-        done = [_out(y, d, trace, size, p) for y, d, p in zip(leaves, dims, paths, strict=True)]
+        done = [_out(y, d, trace, self.leaves, p) for y, d, p in zip(leaves, dims, paths, strict=True)]
         return trees.unflatten(spec, [fl.owned(y, self.leaves) for y in done])
 
     def chunked(self, step: int, loop: bool) -> Any:
@@ -358,7 +345,10 @@ class _Call:
         result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
         leaves, spec = trees.flatten(result)
         dims = _out_prefix(self.out_dims, result)
-        done = [fl.owned(y, [], False) if d is None else _with_axis(y, d) for y, d in zip(leaves, dims, strict=True)]
+        done = [
+            fl.owned(y, [], False) if d is None else _with_axis(y, d, self.leaves)
+            for y, d in zip(leaves, dims, strict=True)
+        ]
         return trees.unflatten(spec, done)
 
 
@@ -378,7 +368,7 @@ def _in_axis(x: Any, d: int, path: str) -> int:
 
 def _unmapped(trace: VmapTrace, x: Any) -> Any:
     """An argument without a mapped axis; plain arrays are watched, so that a mapped index reads them."""
-    if type(x) is np.ndarray and x.ndim and x.dtype.kind in "biufc":
+    if type(x) in WRITABLE and not isinstance(x, Tracer) and x.ndim and x.dtype.kind in "biufc":
         return trace.tracer(x, None)
     return x
 
@@ -397,8 +387,8 @@ def _one_lane(x: Any, axis: int, lane: int) -> Any:
     return ix.slice_of(src, (lane, *((0, n, 1) for n in src[1:])))(x)
 
 
-def _with_axis(y: Any, d: int) -> Any:
-    y = y if shape_of(y) or isinstance(y, Tracer) else np.asarray(y)
+def _with_axis(y: Any, d: int, like: list) -> Any:
+    y = fl.array_of(y, like)
     shape = tuple(y.shape)
     at = _out_axis(d, len(shape) + 1, "")
     return as_shape(y, (*shape[:at], 1, *shape[at:]))
@@ -416,7 +406,7 @@ def _out_axis(d: int, rank: int, path: str) -> int:
     return d % rank
 
 
-def _out(y: Any, d: Any, trace: VmapTrace, size: int, path: str) -> Any:
+def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: str) -> Any:
     """One output with its mapped axis where out_dims wants it."""
     mine = isinstance(y, TracedArray) and y.owner is trace
     value, axis = (y.value, y.aux) if mine else (y, None)
@@ -433,7 +423,7 @@ def _out(y: Any, d: Any, trace: VmapTrace, size: int, path: str) -> Any:
             f"vmap: output{path} is a {type(value).__name__}, not an array; use out_dims=None for it"
         )
     if axis is None:
-        value = np.asarray(value) if not isinstance(value, Tracer) and not shape_of(value) else value
-        value, axis = stretch(value, None, size), -1 - len(shape_of(value))
+        value = fl.array_of(value, like)
+        value, axis = stretch(value, None, trace.size), -1 - len(shape_of(value))
     rank = len(value.shape)
     return move_axis(value, axis, _out_axis(d, rank, path) - rank)

@@ -67,7 +67,9 @@ np.nonzero(x>0)[0] np.argwhere(x>0) np.flatnonzero(x>0)
 _ORDER = """
 np.sort(x) np.sort(x,axis=0) np.sort(x,axis=None) np.sort(x,1,stable=True) np.argsort(x) np.argsort(x,axis=0)
 np.argsort(x,axis=None) np.median(x) np.median(x,axis=1) np.median(x,axis=0) np.median(t,axis=(0,2),keepdims=True)
-np.take_along_axis(x,np.argsort(x,axis=1),axis=1)
+np.take_along_axis(x,np.argsort(x,axis=1),axis=1) np.partition(x,1)[:,1] np.partition(x,(0,1),axis=0)[:2]
+np.partition(x,5,axis=None)[5] np.take_along_axis(x,np.argpartition(x,-1),1)[:,-1]
+np.argpartition(x,2,axis=None)[2]
 """
 _SERIES = """
 np.gradient(v) np.gradient(v,0.5) np.gradient(v,[0.0,0.3,1.0,1.2]) np.gradient(x)[1] np.gradient(x,axis=0)
@@ -171,7 +173,7 @@ FLAT = tuple(
     for name in """sign floor ceil rint trunc floor_divide isfinite isnan isinf signbit equal
     not_equal less less_equal greater greater_equal logical_and logical_or logical_not logical_xor isclose
     allclose array_equal any all argmax argmin count_nonzero searchsorted nonzero argwhere flatnonzero argsort
-    shape ndim size result_type iscomplexobj isrealobj isscalar can_cast heaviside fix""".split()
+    shape ndim size result_type iscomplexobj isrealobj isscalar can_cast heaviside fix argpartition""".split()
 ) + ("np.sum(x>0", "np.mean(x>0", "np.cumsum(x>0", "x.astype(int)", "np.round(", "np.around(")
 # The shape of the result or the branch taken depends on values: not for vmap.
 DATA_DEPENDENT = (

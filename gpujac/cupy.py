@@ -1,0 +1,56 @@
+"""CuPy with derivatives: `import gpujac.cupy as cp` in place of `import cupy as cp`.
+
+Every public name of CuPy is here. Plain arrays go to CuPy's own function, untouched; a traced
+array among the arguments, also inside a list, goes to the rule of that function, and a function
+without a rule refuses it (`DispatchError`). So functions that CuPy checks in compiled code before
+they could ask a traced array (`cp.concatenate`, `cp.matmul`, `cp.linalg.*`) are differentiated too.
+Arrays that `zeros`, `ones`, `empty` and `full` make inside a transform can receive traced values.
+
+With `GPUJAC_BACKEND=emulated` the names stand on emulated arrays, which need no GPU; they still
+need CuPy itself installed.
+"""
+
+import sys as _sys
+from typing import Any
+
+from gpujac.array.namespace import names_over as _names_over
+from gpujac.array.namespace import namespace_over as _namespace_over
+from gpujac.backends import choose as _choose
+from gpujac.core.trace import Tracer as _Tracer
+from gpujac.core.trace import payload as _payload
+from gpujac.errors import BackendError as _BackendError
+
+try:
+    _device = _choose.device()
+except _BackendError as _error:
+    raise ImportError(
+        f"gpujac.cupy needs CuPy: {_error}. Install the wheel for your CUDA version, `pip install "
+        "'cupy-cuda13x>=14'` or `pip install 'cupy-cuda12x>=14'`, or use gpujac.numpy on the CPU"
+    ) from _error
+
+globals().update(_names_over(_device.xp))
+_sys.modules.update({f"{__name__}.{name}": globals()[name] for name in ("linalg", "fft", "random")})
+
+
+def get_array_module(*args: Any) -> Any:
+    """The namespace that serves the arguments.
+
+    Args:
+        *args: arrays, traced or not, and anything else.
+
+    Returns:
+        For traced arrays this module, or gpujac.numpy's names where they stand for NumPy arrays;
+        otherwise what CuPy answers: cupy if a CuPy array is among the arguments, else numpy.
+    """
+    for x in args:
+        if isinstance(x, _Tracer):
+            backend = _choose.backend_of(_payload(x)) if _payload(x) is not None else _device
+            return _sys.modules[__name__] if backend is _device else _namespace_over(backend.xp)
+    return _device.xp.get_array_module(*args)
+
+
+__all__ = sorted(_names_over(_device.xp))
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'gpujac.cupy' has no attribute {name!r}: CuPy has no such name")
