@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from gpujac import cli_jacobian, demo, machine, settings
+from gpujac import arrays, cli_jacobian, cli_timeline, demo, machine, settings
 from gpujac.cli_files import CommandError, UsageError
 from gpujac.errors import GpujacError
 
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jacobian(commands)
     _add_info(commands)
     _add_demo(commands)
+    _add_timeline(commands)
     return parser
 
 
@@ -114,8 +115,37 @@ def _add_demo(commands: Any) -> None:
     o("--out", type=Path, default=Path(), metavar="DIR", help="folder of the pictures (here)")
     o("--pictures", action=argparse.BooleanOptionalAction, default=None,
       help="write two pictures (default: where matplotlib is installed)")  # fmt: skip
+    _add_backend(o)
     o("--traceback", action="store_true", help="show the whole traceback of an error")
     add.set_defaults(run=_demo)
+
+
+def _add_timeline(commands: Any) -> None:
+    add = commands.add_parser(
+        "timeline",
+        help="what a transform of a function in a file did when, as a Chrome trace",
+        description="Records one call of a transform and writes its ranges as a trace file.",
+    )
+    o = add.add_argument
+    o("function", help="path/to/model.py:name")
+    o("--at", action="append", required=True, metavar="FILE",
+      help="an argument of the function, .npy or .npz; repeat it for several")  # fmt: skip
+    o("--out", type=Path, required=True, metavar="FILE", help="the trace, .json, for ui.perfetto.dev")
+    o("--transform", choices=tuple(cli_timeline.TRANSFORMS), default="jacrev", help="default jacrev")
+    o("--argnums", type=_argnums, default=0, metavar="I[,J...]",
+      help="differentiate with respect to these arguments (default 0)")  # fmt: skip
+    o("--chunk-size", type=_chunk_size, default="auto", metavar="auto|none|K", help="rows per sweep")
+    o("--ops", action="store_true", help="also a range per operation of the function")
+    o("--warm", type=_at_least(0), default=1, metavar="N", help="calls before the one that is recorded (1)")
+    o("--picture", type=Path, metavar="FILE", help="also draw it, .png")
+    _add_backend(o)
+    o("--traceback", action="store_true", help="show the whole traceback of an error")
+    add.set_defaults(run=_timeline)
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    pictures = _pictures(True) if options.picture is not None else None
+    return cli_timeline.run(options, _arrays(options.backend), pictures)
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -130,11 +160,26 @@ def _demo(options: argparse.Namespace) -> int:
     pictures = _pictures(options.pictures)
     if pictures is not None and not options.out.is_dir():
         raise UsageError(f"--out {options.out}: there is no such folder")
+    where = _arrays(options.backend)
     try:
-        demo.run(options.size, options.steps, pictures, options.out)
+        with settings.override(backend=where.name):  # what gpujac.cupy stands on
+            demo.run(options.size, options.steps, pictures, options.out, where)
     except ArithmeticError as error:
         raise CommandError(str(error)) from error
     return 0
+
+
+def _add_backend(o: Any) -> None:
+    o("--backend", choices=arrays.CHOICES, default="auto",
+      help="run on these arrays; auto takes CuPy where a card is found, else NumPy (default)")  # fmt: skip
+
+
+def _arrays(wanted: str) -> arrays.Arrays:
+    """The arrays that were asked for; a card that is not there is a wrong usage."""
+    try:
+        return arrays.chosen(wanted)
+    except GpujacError as error:
+        raise UsageError(f"--backend {wanted}: {error}") from error
 
 
 def _pictures(wanted: bool | None) -> ModuleType | None:

@@ -1,13 +1,13 @@
 """The demo, and the tutorial's example: a Jacobian in chunks, and what Jacobians are for.
 
 `demo_model.rate` is the right-hand side of a stiff model in plain NumPy. Here its Jacobian is
-computed with gpujac, checked, measured over chunk sizes, and used in an implicit time stepper.
+computed with gpujac, checked, measured over chunk sizes, and used in an implicit time stepper. On a
+GPU the same file runs on CuPy arrays: `adopt` puts gpujac.cupy in the place of NumPy.
 """
 
 import math
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 import gpujac as gj
+from gpujac.arrays import Arrays
+from gpujac.backends.choose import backend_of
 from gpujac.cli_check import check_directions
 from gpujac.cli_files import write_whole
 from gpujac.demo_model import ALPHA, END, rate, start
@@ -35,7 +37,7 @@ class Step:
     """One time step: where it ends, the concentrations there, and what Newton needed."""
 
     t: float
-    state: np.ndarray
+    state: Any
     iterations: int
     jacobians: int
     residual: float
@@ -46,24 +48,24 @@ class Newton:
 
     The inverse of I - step df/dz is kept from one solve to the next and made anew, from a new
     Jacobian, only where the residual falls too slowly: what production solvers do. (They keep LU
-    factors; NumPy has none to keep.)
+    factors; NumPy has none to keep.) Arrays may be NumPy's or CuPy's.
     """
 
     def __init__(self, f: Callable[[Any, float], Any], step: float) -> None:
         self.f = f
         self.jacobian = gj.jacrev(f)
         self.step = step
-        self.inverse: np.ndarray | None = None
+        self.inverse: Any = None
         self.iterations = 0
         self.jacobians = 0
         self.residual = 0.0
 
-    def solve(self, base: np.ndarray, z: np.ndarray, t: float) -> np.ndarray:
+    def solve(self, base: Any, z: Any, t: float) -> Any:
         """The solution, starting from the guess z; ArithmeticError where there is none."""
-        previous = np.inf
+        xp, previous = backend_of(z).xp, np.inf
         for _ in range(NEWTON_LIMIT):
             wrong = z - base - self.step * self.f(z, t)
-            self.residual = float(np.max(np.abs(wrong)))
+            self.residual = float(xp.max(xp.abs(wrong)))
             if self.residual <= NEWTON_TOLERANCE:
                 return z
             if self.inverse is None or self.residual > NEWTON_PATIENCE * previous:
@@ -73,23 +75,24 @@ class Newton:
             self.iterations += 1
         raise ArithmeticError(f"Newton did not converge at t = {t:.3g}; take more steps")
 
-    def _new_inverse(self, z: np.ndarray, t: float) -> np.ndarray:
+    def _new_inverse(self, z: Any, t: float) -> Any:
+        xp = backend_of(z).xp
         self.jacobians += 1
-        return np.linalg.inv(np.eye(z.size) - self.step * matrix(self.jacobian(z, t)))
+        return xp.linalg.inv(xp.eye(z.size) - self.step * matrix(self.jacobian(z, t)))
 
 
-def matrix(jacobian: np.ndarray) -> np.ndarray:
+def matrix(jacobian: Any) -> Any:
     """A Jacobian of fields, shape (2, N, N, 2, N, N), as the square matrix that solvers want."""
     size = math.isqrt(jacobian.size)
     return jacobian.reshape(size, size)
 
 
-def implicit_steps(f: Callable[[Any, float], Any], y: np.ndarray, end: float, count: int) -> Iterator[Step]:
+def implicit_steps(f: Callable[[Any, float], Any], y: Any, end: float, count: int) -> Iterator[Step]:
     """Integrates y' = f(y, t) from 0 to `end` in `count` equal steps of an implicit method.
 
     Args:
         f: the right-hand side.
-        y: the values at time 0, any shape.
+        y: the values at time 0, any shape, a NumPy or CuPy array.
         end: the last time.
         count: how many steps.
 
@@ -120,7 +123,7 @@ def implicit_steps(f: Callable[[Any, float], Any], y: np.ndarray, end: float, co
         )
 
 
-def run(size: int, steps: int, pictures: Any, folder: Path) -> None:
+def run(size: int, steps: int, pictures: Any, folder: Path, arrays: Arrays) -> None:
     """Runs the demo and prints what it finds.
 
     Args:
@@ -128,23 +131,30 @@ def run(size: int, steps: int, pictures: Any, folder: Path) -> None:
         steps: time steps.
         pictures: the module gpujac.pictures, or None for no pictures.
         folder: where the pictures go.
+        arrays: the library to run on.
     """
-    y = start(size)
+    f = rate if arrays.name == "numpy" else gj.adopt(rate, library="cupy")
+    y = arrays.there(start(size))
+    print(f"running on {arrays.words}\n")
     print(f"2-D Brusselator, {size} x {size} grid: {y.size} unknowns, the Jacobian has")
     print(f"{y.size} x {y.size} entries, {bytes_text(8 * y.size**2)}.\n")
-    slope = _show_jacobian(y)
-    _show_table(y, slope)
-    history = _show_steps(y, steps)
+    slope = _show_jacobian(f, y, arrays)
+    _show_table(f, y, slope, arrays)
+    history = _show_steps(f, y, steps)
     if pictures is not None:
-        _draw(pictures, folder, slope, y, history)
+        times = [0.0, *(step.t for step in history)]
+        states = [arrays.back(state) for state in (y, *(step.state for step in history))]
+        _draw(pictures, folder, slope, times, states)
 
 
-def _show_jacobian(y: np.ndarray) -> np.ndarray:
+def _show_jacobian(f: Any, y: Any, arrays: Arrays) -> np.ndarray:
     """The Jacobian with a progress bar, and how far it is from two other ways to get it."""
     print("1. The Jacobian, by reverse mode, in chunks of 64 rows")
-    slope = gj.jacrev(rate, chunk_size=64, progress=sys.stderr.isatty())(y, 0.0)
-    found = check_directions(rate, (y, 0.0), (0,), [slope])
-    forward = gj.jacfwd(rate, chunk_size=64)(y, 0.0)
+    slope = arrays.back(gj.jacrev(f, chunk_size=64, progress=sys.stderr.isatty())(y, 0.0))
+    found = check_directions(
+        lambda x, t: arrays.back(f(arrays.there(x), t)), (arrays.back(y), 0.0), (0,), [slope]
+    )
+    forward = arrays.back(gj.jacfwd(f, chunk_size=64)(y, 0.0))
     print(f"   against central differences   {found.error:.1e} (relative)")
     print(f"   against forward mode          {_error(slope, forward):.1e}")
     nonzeros = np.count_nonzero(slope)
@@ -159,43 +169,34 @@ def _error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)))
 
 
-def _show_table(y: np.ndarray, wanted: np.ndarray) -> None:
+def _show_table(f: Any, y: Any, wanted: np.ndarray, arrays: Arrays) -> None:
     """Chunk sizes and assemblies: time, memory beyond the result, difference."""
     print("2. The same in other chunks (memory: the peak while it runs, the result included)")
     print(f"   {'chunk size':>10}  {'assembly':>11}  {'time':>8}  {'memory':>9}  {'error':>7}")
     for chunk_size in ("auto", 1, 16, 256, None):
         for assembly in ("stack", "preallocate"):
-            jacobian = gj.jacrev(rate, chunk_size=chunk_size, assembly=assembly)
+            jacobian = gj.jacrev(f, chunk_size=chunk_size, assembly=assembly)
             begin = time.perf_counter()
             found = jacobian(y, 0.0)
+            arrays.wait()
             seconds = time.perf_counter() - begin
-            error = _error(found, wanted)
+            error = _error(arrays.back(found), wanted)
             del found
-            memory = bytes_text(_peak_bytes(partial(jacobian, y, 0.0)))
+            memory = bytes_text(arrays.peak_bytes(partial(jacobian, y, 0.0)))
             name = str(chunk_size)
             print(f"   {name:>10}  {assembly:>11}  {seconds:6.3f} s  {memory:>9}  {error:7.1e}")
     print()
 
 
-def _peak_bytes(f: Callable[[], Any]) -> int:
-    """The most memory that a call of f held; a run of its own, since counting slows it down."""
-    tracemalloc.start()
-    try:
-        f()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def _show_steps(y: np.ndarray, count: int) -> list[Step]:
+def _show_steps(f: Any, y: Any, count: int) -> list[Step]:
     """The model through time; prints about ten of the steps."""
     print(f"3. Implicit time stepping to t = {END} in {count} steps, Newton with this Jacobian")
     print("     time   mean u   mean v  iterations  Jacobians  residual")
     begin, history = time.perf_counter(), []
-    for i, step in enumerate(implicit_steps(rate, y, END, count), 1):
+    for i, step in enumerate(implicit_steps(f, y, END, count), 1):
         history.append(step)
         if i == count or i % max(1, count // 10) == 0:
-            u, v = step.state.mean(axis=(1, 2))
+            u, v = (float(field.mean()) for field in step.state)
             numbers = f"{step.iterations:>10}  {step.jacobians:>9}  {step.residual:8.1e}"
             print(f"   {step.t:6.2f}  {u:7.3f}  {v:7.3f}  {numbers}", flush=True)
     seconds = time.perf_counter() - begin
@@ -205,10 +206,8 @@ def _show_steps(y: np.ndarray, count: int) -> list[Step]:
     return history
 
 
-def _draw(pictures: Any, folder: Path, slope: np.ndarray, y: np.ndarray, history: list[Step]) -> None:
+def _draw(pictures: Any, folder: Path, slope: np.ndarray, times: list, states: list) -> None:
     """Writes the two pictures."""
-    times = [0.0, *(step.t for step in history)]
-    states = [y, *(step.state for step in history)]
     drawn = {
         "brusselator_jacobian.png": pictures.pattern(matrix(slope)),
         "brusselator_solution.png": pictures.solution(times, states),

@@ -5,12 +5,14 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import gpujac
 from gpujac import ranges, settings
 from gpujac.backends import choose
+from gpujac.backends.driver import cuda_version
 from gpujac.errors import BackendError
 
 __all__ = ["bytes_text", "info", "memory_now_bytes", "memory_peak_bytes", "restart_peak"]
@@ -29,8 +31,10 @@ def info() -> list[tuple[str, str]]:
         ("gpujac", f"{gpujac.__version__} in {Path(__file__).parent}"),
         *((name, _version(name)) for name in names),
         ("cupy", _cupy_version()),
+        ("driver", _driver()),
         ("backends", ", ".join(_backends())),
         ("device", _device()),
+        ("gpu", _gpu()),
         ("memory", _memory()),
         ("nvtx ranges", ranges.state()),
         ("settings", chosen),
@@ -110,8 +114,24 @@ def _cupy_loads() -> bool:
 
 def _device() -> str:
     cores = os.cpu_count() or 1
-    host = f"{platform.machine()}, {cores} cores, NumPy with {_blas()}"
-    return host if not _cupy_loads() else f"{host}; GPU through CuPy"
+    return f"{platform.machine()}, {cores} cores, NumPy with {_blas()}"
+
+
+def _driver() -> str:
+    version = cuda_version()
+    return "no NVIDIA driver found" if version is None else f"NVIDIA, for CUDA {version[0]}.{version[1]}"
+
+
+def _gpu() -> str:
+    """The current card through CuPy, how many there are and what is free; or why there is none."""
+    if not _cupy_loads():
+        return "none: CuPy is not installed"
+    be: Any = choose.load("cupy")
+    problem = be.problem()
+    if problem is not None:
+        return f"none: {problem}"
+    free = bytes_text(be.memory_free_bytes())
+    return f"{be.describe()}; {be.devices()} device{'s' * (be.devices() != 1)}, {free} free"
 
 
 def _blas() -> str:

@@ -1,11 +1,17 @@
-"""Pictures for the demo. The one file that imports matplotlib; only the command line loads it."""
+"""Pictures of the demo and of timelines. The one file that imports matplotlib; the command line loads it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-__all__ = ["pattern", "solution"]
+from gpujac.timeline import Span
+
+__all__ = ["pattern", "solution", "timeline"]
+
+_COLORS = {"transform": "#76b900", "trace": "#5b8db8", "chunk": "#e0a030", "replay": "#9a6fb0", "kernel": "#c05050"}
 
 
 def pattern(matrix: np.ndarray) -> Figure:
@@ -57,3 +63,42 @@ def solution(times: Sequence[float], states: Sequence[np.ndarray]) -> Figure:
     axes.set(xlabel="time", ylabel="concentration", xlim=(times[0], times[-1]))
     axes.legend()
     return figure
+
+
+def timeline(host: Sequence[Span], device: Sequence[Span], title: str) -> Figure:
+    """The ranges of one call as bars, the outer ones on top.
+
+    Args:
+        host: the bars in host time.
+        device: the bars in device time; empty where there is no device.
+        title: what was recorded.
+
+    Returns:
+        A figure with one plot for the host and one for the device; the caller saves it.
+    """
+    tracks = [("host", host), *([("device", device)] if device else [])]
+    depth = 1 + max((span.event.depth for span in host), default=0)
+    figure = Figure(figsize=(10, 0.8 + len(tracks) * (0.6 + 0.32 * depth)), layout="constrained", dpi=100)
+    plots = figure.subplots(len(tracks), 1, sharex=True, squeeze=False)[:, 0]
+    end_s = max((span.end_s for _, spans in tracks for span in spans), default=1.0)
+    for axes, (name, spans) in zip(plots, tracks, strict=True):
+        for span in spans:
+            _bar(axes, span, end_s)
+        axes.set(ylim=(depth - 0.5, -0.5), yticks=(), ylabel=name, xlim=(0, 1e3 * end_s))
+    plots[0].set_title(title)
+    plots[-1].set_xlabel("time in ms")
+    present = {span.event.category for span in host}
+    keys = [Rectangle((0, 0), 1, 1, color=color) for name, color in _COLORS.items() if name in present]
+    figure.legend(keys, [name for name in _COLORS if name in present], loc="outside lower center", ncols=5)
+    return figure
+
+
+def _bar(axes: Any, span: Span, end_s: float) -> None:
+    """One range, with its name and payload where they fit into it."""
+    left, width = 1e3 * span.start_s, 1e3 * (span.end_s - span.start_s)
+    event = span.event
+    color = _COLORS[event.category]
+    axes.barh(event.depth, width, left=left, height=0.9, color=color, edgecolor="white", linewidth=0.5)
+    text = event.name if event.payload is None else f"{event.name} {event.payload}"
+    if width > 1e3 * end_s * 0.011 * len(text):
+        axes.text(left + width / 2, event.depth, text, ha="center", va="center", fontsize=8, clip_on=True)

@@ -1,7 +1,8 @@
 """NVTX ranges: what a profiler's timeline shows of gpujac, and a recorder for tests.
 
 One domain, "gpujac". A range's message is the transform (`jacrev`), inside it `chunk`, in that
-`basis`, `sweep`, `assemble`, and kernel names. Its category says what the payload counts: rows
+`basis`, `sweep`, `assemble`, and kernel names; with `settings.nvtx="ops"` also the operations of the
+user's function (`core/op_ranges.py`). Its category says what the payload counts: rows
 for a transform (where they are known before the function runs: `vmap`) and for a sweep, the index
 for a chunk, bytes for a kernel. Ranges are closed in `finally`:
 
@@ -17,7 +18,7 @@ whether a tool is attached is decided once, at the first range.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -37,6 +38,7 @@ __all__ = [
     "opened",
     "pop",
     "push",
+    "push_counted",
     "record",
     "state",
 ]
@@ -68,6 +70,7 @@ class Event:
         depth: how many ranges of the same thread were open around it.
         start_ns, end_ns: `time.perf_counter_ns` at both ends.
         thread: `threading.get_ident()` of the thread that opened it.
+        marks: what the recorder's `mark` returned at both ends; None without one.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Event:
     start_ns: int
     thread: int
     end_ns: int | None = None
+    marks: tuple | None = None
 
 
 class _Thread(threading.local):
@@ -95,6 +99,7 @@ _lock = threading.Lock()
 _domain: Any = None  # the NVTX domain; None before the first range and where no tool is attached
 _decided = False  # whether `_domain` was looked up
 _recorders: tuple[list[Event], ...] = ()
+_marks: tuple[Callable[[], Any], ...] = ()  # what recorders call at both ends of a range
 _idle = False  # decided, no tool, no recorder: nothing to do
 
 
@@ -116,6 +121,18 @@ def push(name: str, category: str = TRANSFORM, payload: int | None = None) -> Ev
     if _idle:
         return None
     return _push(name, category, payload)
+
+
+def push_counted(name: str, category: str, count: Callable[..., int], *what: Any) -> Event | None:
+    """Opens a range whose payload is `count(*what)`, which is called only where somebody looks.
+
+    Example:
+        >>> token = push_counted("gather", KERNEL, sum, [800, 800])
+        >>> pop(token)
+    """
+    if _idle:
+        return None
+    return _push(name, category, count(*what))
 
 
 def pop(token: Event | None) -> None:
@@ -147,8 +164,12 @@ class opened:  # noqa: N801 (reads as a verb in `with opened(...)`; a class, as 
 
 
 @contextmanager
-def record() -> Iterator[list[Event]]:
+def record(mark: Callable[[], Any] | None = None) -> Iterator[list[Event]]:
     """Collects the ranges of all threads while the block runs.
+
+    Args:
+        mark: called at both ends of each range, for a second clock: a CUDA event, say. One recorder
+            at a time may have one.
 
     Returns:
         A list of `Event` in the order in which the ranges were opened. `settings.nvtx="off"`
@@ -161,16 +182,18 @@ def record() -> Iterator[list[Event]]:
         >>> [(event.depth, event.name, event.payload) for event in events]
         [(0, 'jacrev', 3), (1, 'chunk', 0)]
     """
-    global _recorders
+    global _recorders, _marks
     events: list[Event] = []
     with _lock:
         _recorders = (*_recorders, events)
+        _marks = (mark,) if mark is not None else _marks
         _settle()
     try:
         yield events
     finally:
         with _lock:
             _recorders = tuple(kept for kept in _recorders if kept is not events)
+            _marks = () if mark is not None else _marks
             _settle()
 
 
@@ -215,6 +238,8 @@ def _push(name: str, category: str, payload: int | None) -> Event | None:
     mine.append(event)
     for events in _recorders:
         events.append(event)
+    for mark in _marks:
+        event.marks = (mark(),)
     return event
 
 
@@ -227,6 +252,9 @@ def _pop(token: Event) -> None:
     while event is not token:
         event = mine.pop()
         event.end_ns = now
+        if event.marks is not None:
+            for mark in _marks:
+                event.marks = (event.marks[0], mark())
         if _domain is not None:
             _domain.pop_range()
 

@@ -61,10 +61,10 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Return the version of Python and of each package that is measured or measures."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -73,21 +73,24 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit that is measured, marked when files differ from it."""
+    """Return the commit that is measured, marked when files differ from it.
+
+    A copy of the tree without its history has it from the variable COMMIT.
+    """
     head = _git("rev-parse", "HEAD")
     if not head:
-        return "unknown"
+        return os.environ.get("COMMIT", "unknown")
     return f"{head} with changes" if _git("status", "--porcelain", "--", "gpujac") else head
 
 
-def describe() -> dict[str, object]:
+def describe(packages: tuple[str, ...] = PACKAGES) -> dict[str, object]:
     """Return all that a reader needs to judge the numbers; holds no path and no host name."""
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": 1,
-        "versions": versions(),
+        "versions": versions(packages),
         "commit": commit(),
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith("GPUJAC_")},
     }

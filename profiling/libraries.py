@@ -34,21 +34,22 @@ class Library:
     wait: Callable[[Any], Any] = same
 
 
+def gpujac_transforms() -> dict[str, Transform]:
+    """Return gpujac's transforms under the names used here."""
+    gj = import_module("gpujac")
+    return {
+        "grad": gj.grad,
+        "jvp": lambda f: lambda x, t: gj.jvp(f, (x,), (t,)),
+        "vmap": gj.vmap,
+        "jacrev": gj.jacrev,
+        "jacfwd": gj.jacfwd,
+        "hessian": gj.hessian,
+    }
+
+
 def load_gpujac() -> Library:
     """Return gpujac; the functions it gets are plain NumPy code."""
-    gj = import_module("gpujac")
-    return Library(
-        name="gpujac",
-        np=np,
-        transforms={
-            "grad": gj.grad,
-            "jvp": lambda f: lambda x, t: gj.jvp(f, (x,), (t,)),
-            "vmap": gj.vmap,
-            "jacrev": gj.jacrev,
-            "jacfwd": gj.jacfwd,
-            "hessian": gj.hessian,
-        },
-    )
+    return Library(name="gpujac", np=np, transforms=gpujac_transforms())
 
 
 def load_autograd() -> Library:
@@ -64,24 +65,41 @@ def load_autograd() -> Library:
     )
 
 
+def torch_transforms() -> dict[str, Transform]:
+    """Return torch.func's transforms under the names used here."""
+    func = import_module("torch.func")
+    return {
+        "grad": func.grad,
+        "jvp": lambda f: lambda x, t: func.jvp(f, (x,), (t,)),
+        "vmap": func.vmap,
+        "jacrev": func.jacrev,
+        "jacfwd": func.jacfwd,
+        "hessian": func.hessian,
+    }
+
+
 def load_torch() -> Library:
     """Return torch.func, eager, on one thread."""
     torch = import_module("torch")
     torch.set_num_threads(1)
-    func = import_module("torch.func")
     return Library(
         name="torch",
         np=torch,
         array=lambda value: torch.as_tensor(np.asarray(value)),
-        transforms={
-            "grad": func.grad,
-            "jvp": lambda f: lambda x, t: func.jvp(f, (x,), (t,)),
-            "vmap": func.vmap,
-            "jacrev": func.jacrev,
-            "jacfwd": func.jacfwd,
-            "hessian": func.hessian,
-        },
+        transforms=torch_transforms(),
     )
+
+
+def jax_transforms(jax: Any) -> dict[str, Transform]:
+    """Return JAX's transforms under the names used here."""
+    return {
+        "grad": jax.grad,
+        "jvp": lambda f: lambda x, t: jax.jvp(f, (x,), (t,)),
+        "vmap": jax.vmap,
+        "jacrev": jax.jacrev,
+        "jacfwd": jax.jacfwd,
+        "hessian": jax.hessian,
+    }
 
 
 def load_jax() -> Library:
@@ -95,14 +113,7 @@ def load_jax() -> Library:
         name="jax",
         np=import_module("jax.numpy"),
         array=import_module("jax.numpy").asarray,
-        transforms={
-            "grad": jax.grad,
-            "jvp": lambda f: lambda x, t: jax.jvp(f, (x,), (t,)),
-            "vmap": jax.vmap,
-            "jacrev": jax.jacrev,
-            "jacfwd": jax.jacfwd,
-            "hessian": jax.hessian,
-        },
+        transforms=jax_transforms(jax),
         compile=jax.jit,
         wait=jax.block_until_ready,
     )

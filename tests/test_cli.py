@@ -415,7 +415,7 @@ def test_info_names_versions_backends_memory_and_settings(folder):
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["numpy"].strip() == np.__version__
     assert "numpy" in lines["backends"]
-    assert {"python", "gpujac", "cupy", "device", "memory", "nvtx", "settings"} <= set(lines)
+    assert {"python", "gpujac", "cupy", "driver", "device", "gpu", "memory", "nvtx", "settings"} <= set(lines)
 
 
 def test_demo_runs_and_writes_its_pictures(folder):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpujac as gj
 from gpujac import demo, demo_model
+from tests import device
 
 
 def by_hand(state):
@@ -73,3 +79,32 @@ def test_newton_that_cannot_converge_says_so():
     newton = demo.Newton(lambda z, t: 1.0 + z**2, 1.0)
     with pytest.raises(ArithmeticError, match="take more steps"):
         newton.solve(np.zeros(1), np.full(1, 0.3), 0.0)
+
+
+def said_by(backend):
+    """What the demo prints on these arrays, without times and memory."""
+    command = [sys.executable, "-W", "error", "-m", "gpujac", "demo", "--size", "4", "--steps", "115",
+               "--no-pictures", "--backend", backend]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    return first, [re.sub(r" +[\d.]+ s  +[\d.]+ k?B|in [\d.]+ s", "", line) for line in rest]
+
+
+@pytest.mark.skipif(bool(device.MISSING), reason="emulated arrays are CuPy's, which is not installed here")
+def test_the_demo_gives_the_same_numbers_on_emulated_cupy_arrays():
+    """The same file, once as NumPy code and once adopted as CuPy code: the same lines but for times."""
+    said, lines = said_by("numpy")
+    assert re.fullmatch(r"running on NumPy [\d.]+: asked for", said)
+    said, others = said_by("emulated")
+    assert said == "running on emulated CuPy arrays in main memory, without a GPU"
+    assert numbers_of(others) == pytest.approx(numbers_of(lines), rel=1e-2, abs=1e-8)
+    assert [re.sub(NUMBER, "#", line) for line in others] == [re.sub(NUMBER, "#", line) for line in lines]
+
+
+NUMBER = r"[-+]?\d[\d.]*(e[-+]\d+)?"
+
+
+def numbers_of(lines):
+    return [float(found[0]) for line in lines for found in re.finditer(NUMBER, line)]

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from gpujac import ranges, settings
-from gpujac.ranges import CHUNK, KERNEL, TRACE, TRANSFORM, opened, pop, push, record
+from gpujac.ranges import CHUNK, KERNEL, TRACE, TRANSFORM, opened, pop, push, push_counted, record
+from tests import device
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def summary(events):
@@ -183,6 +186,33 @@ def test_a_range_opened_before_the_setting_changed_is_still_closed():
 # ---------------------------------------------------------------- with and without a tool
 
 
+def test_a_payload_that_is_counted_is_counted_only_where_somebody_looks(no_tool):
+    counted = []
+
+    def count(sizes):
+        counted.append(sizes)
+        return sum(sizes)
+
+    pop(push_counted("before", KERNEL, count, [1]))  # decides that nobody listens
+    counted.clear()
+    pop(push_counted("gather", KERNEL, count, [8, 16]))
+    assert counted == []
+    with record() as events:
+        pop(push_counted("gather", KERNEL, count, [8, 16]))
+    assert counted == [[8, 16]]
+    assert summary(events) == [(0, "gather", "kernel", 24)]
+
+
+def test_a_recorder_may_mark_both_ends_of_every_range():
+    clock = iter(range(10))
+    with record(lambda: next(clock)) as events, opened("outer"), opened("inner"):
+        pass
+    assert [event.marks for event in events] == [(0, 3), (1, 2)]
+    with record() as events, opened("later"):
+        pass
+    assert events[0].marks is None
+
+
 @pytest.mark.usefixtures("no_tool")
 def test_without_tool_and_recorder_nothing_is_built():
     assert push("jacrev", TRANSFORM, 3) is None
@@ -271,21 +301,95 @@ with settings.override(nvtx="off"), ranges.opened("hidden"):
 """
 
 
-@pytest.mark.skipif(
+# What a profiler sees of the transforms: user code that raises, in f, in a chunk, in a kernel.
+TRANSFORMS = """
+import numpy as np
+import gpujac as gj
+from gpujac import settings
+
+x = np.ones(3)
+gj.jacrev(np.cumsum, chunk_size=2)(x)
+
+def raises(x):
+    raise KeyError("user")
+
+def stops(plan):
+    raise KeyError("user")
+
+for f, options in ((raises, {}), (np.cumsum, {"report": stops})):
+    try:
+        gj.jacfwd(f, **options)(x)
+    except KeyError:
+        pass
+try:
+    gj.vmap(lambda z: raises(z) if z.sum() is None else raises(z), chunk_size=2)(np.ones((3, 2)))
+except KeyError:
+    pass
+with settings.override(nvtx="ops"):
+    gj.jvp(lambda x: np.sin(x) * 2.0, (x,), (x,))
+    try:
+        gj.jvp(lambda x: np.linalg.solve(x, x), (x,), (x,))
+    except Exception:
+        pass
+"""
+KERNELS = """
+import numpy as np
+from gpujac.backends import choose
+from gpujac.backends.kernels import Kernel
+be = choose.load("emulated")
+x = be.xp.asarray(np.arange(3.0))
+be.take(x, np.array([2, 0]), -1)
+try:
+    be.launch(Kernel("this is no kernel", "broken"), (1,), (32,), (x, np.int32(3)))
+except Exception as error:
+    assert type(error).__name__ == "KernelError", error
+be.take(x, np.array([1]), -1)
+"""
+
+
+needs_tool = pytest.mark.skipif(
     shutil.which("g++") is None and not os.environ.get("CI"),
     reason="builds a small NVTX tool: needs g++ (in continuous integration its absence is a failure)",
 )
-@pytest.mark.skipif(sys.platform != "linux", reason="the tool is built as a Linux shared object")
-def test_a_real_nvtx_tool_sees_the_domain_and_balanced_ranges(tmp_path):
-    library = tmp_path / "tool.so"
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the tool is built as a Linux shared object")
+
+
+@pytest.fixture(scope="module")
+def tool_library(tmp_path_factory):
+    """The stand-in for a profiler, built."""
+    library = tmp_path_factory.mktemp("nvtx") / "tool.so"
     source = Path(__file__).with_name("nvtx_tool.cpp")
     subprocess.run(["g++", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
-    environment = {**os.environ, "NVTX_INJECTION64_PATH": str(library)}
+    return library
+
+
+def seen_by(library, script):
+    """What a tool outside the program sees: lines of pushes and pops."""
+    environment = {**os.environ, "NVTX_INJECTION64_PATH": str(library), "PYTHONPATH": str(ROOT)}
     environment.pop("NVTX_DISABLE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == [
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def nested(lines):
+    """The pushes with their depths; asserts that every one was popped, in its domain."""
+    found, depth = [], 0
+    for line in lines:
+        what, domain, *rest = line.split(" ")
+        assert domain == "gpujac"
+        if what == "push":
+            found.append((depth, *rest))
+        depth += 1 if what == "push" else -1
+        assert depth >= 0, "popped more often than pushed"
+    assert depth == 0, "a range was left open"
+    return found
+
+
+@needs_tool
+@on_linux
+def test_a_real_nvtx_tool_sees_the_domain_and_balanced_ranges(tool_library):
+    assert seen_by(tool_library, SCRIPT) == [
         "push gpujac transform jacrev 100",
         "push gpujac chunk chunk 0",
         "push gpujac trace sweep -",
@@ -297,3 +401,34 @@ def test_a_real_nvtx_tool_sees_the_domain_and_balanced_ranges(tmp_path):
         "pop gpujac",
         "pop gpujac",
     ]
+
+
+@needs_tool
+@on_linux
+def test_a_real_nvtx_tool_sees_the_transforms_in_balance_also_when_user_code_raises(tool_library):
+    def chunk(index, rows):
+        return [(1, "chunk", "chunk", index), (2, "chunk", "basis", "-"), (2, "replay", "sweep", rows),
+                (2, "chunk", "assemble", "-")]  # fmt: skip
+
+    found = nested(seen_by(tool_library, TRANSFORMS))
+    head = [(0, "transform", "jacrev", "-"), (1, "trace", "linearize", "-")]
+    assert found[:10] == [*head, *chunk("0", "2"), *chunk("1", "1")]
+    assert found[10:] == [
+        (0, "transform", "jacfwd", "-"), (1, "trace", "linearize", "-"),  # raised in f
+        (0, "transform", "jacfwd", "-"), (1, "trace", "linearize", "-"),  # raised by the report
+        (0, "transform", "vmap", "3"), (1, "chunk", "chunk", "0"),  # raised in a chunk
+        (0, "transform", "jvp", "-"), (1, "trace", "sin", "-"), (1, "trace", "multiply", "-"),
+        (0, "transform", "jvp", "-"),
+    ]  # fmt: skip
+
+
+@needs_tool
+@on_linux
+@pytest.mark.skipif(bool(device.MISSING), reason="our kernels are launched through CuPy, which is not installed here")
+def test_a_real_nvtx_tool_sees_our_kernels_with_their_bytes_also_one_that_fails(tool_library):
+    first, broken, last = nested(seen_by(tool_library, KERNELS))
+    assert first[:2] == last[:2] == (0, "kernel")
+    assert first[2] == last[2]
+    assert first[2].startswith("gather")
+    assert first[3] == str(3 * 8 + 2 * 8 + 2 * 8)  # x, the positions, the result
+    assert broken == (0, "kernel", "broken", "24")
