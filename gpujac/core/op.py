@@ -112,7 +112,6 @@ class Pointwise(Op):
     complex_ok: bool = False
     kinds: str = ""
     result: str = ""  # kind of the result where it is not that of the operands: "b" or "i"
-    cuda: str | None = None
     host: Any = None
     refuses: Any = field(default_factory=dict)  # type: ignore[misc]  # an instance field here too
 

@@ -14,35 +14,35 @@ _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)
 
 # Arithmetic. `jointly`: linear in both operands at once; `linear`: in each one for itself.
-add = pointwise("add", 2, slopes=(None, None), jointly=True, complex_ok=True, cuda="a + b")
+add = pointwise("add", 2, slopes=(None, None), jointly=True, complex_ok=True)
 subtract = pointwise(
-    "subtract", 2, slopes=(None, lambda a, b, y: -1), jointly=True, complex_ok=True, cuda="a - b"
+    "subtract", 2, slopes=(None, lambda a, b, y: -1), jointly=True, complex_ok=True
 )
 multiply = pointwise(
     "multiply", 2, slopes=(lambda a, b, y: b, lambda a, b, y: a), linear=(True, True),
-    complex_ok=True, cuda="a * b",
+    complex_ok=True,
 )  # fmt: skip
 divide = pointwise(
     "divide", 2, slopes=(lambda a, b, y: divide(1, b), lambda a, b, y: divide(-y, b)),
     linear=(True, False), singular=True, tame=lambda a, b: type(b) in (int, float) and b != 0,
-    low=0.5, complex_ok=True, cuda="a / b",
+    low=0.5, complex_ok=True,
 )  # fmt: skip
 negative = pointwise(
-    "negative", 1, slopes=(lambda x, y: -1,), jointly=True, complex_ok=True, cuda="-a"
+    "negative", 1, slopes=(lambda x, y: -1,), jointly=True, complex_ok=True
 )
-positive = pointwise("positive", 1, slopes=(None,), jointly=True, complex_ok=True, cuda="a")
+positive = pointwise("positive", 1, slopes=(None,), jointly=True, complex_ok=True)
 
 # where and masks select, they never multiply.
 where = pointwise(
     "where", 3,
     slopes=(None, lambda c, a, b, y: Mask(c), lambda c, a, b, y: Mask(logical_not(c))),
-    jointly=True, complex_ok=True, kinds="bff", cuda="c ? a : b",
+    jointly=True, complex_ok=True, kinds="bff",
 )  # fmt: skip
 # t * c where t != 0, else 0: the product with a coefficient that may be infinite, whose own
 # derivative may be infinite too, so where t == 0 it is left out and not multiplied by 0.
 guarded = pointwise(
     "guarded", 2, slopes=(lambda t, c, y: c, lambda t, c, y: Mask(not_equal(t, 0), t)), linear=(True, True),
-    singular=True, complex_ok=True, cuda="t == 0 ? 0 : t * c",
+    singular=True, complex_ok=True,
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _power_of_exponent(a: Any, b: Any, y: Any) -> Any:
 power = pointwise(
     "power", 2, slopes=(_power_of_base, _power_of_exponent), singular=True,
     tame=lambda a, b: type(b) in (int, float) and b >= 1, low=0.3,
-    complex_ok=True, cuda="pow(a, b)",
+    complex_ok=True,
 )  # fmt: skip
 remainder = pointwise(
     "remainder", 2, slopes=(None, lambda a, b, y: -floor_divide(a, b)), low=0.3,
@@ -72,12 +72,11 @@ floor_divide = pointwise("floor_divide", 2, flat=True, low=0.5)
 fmod = pointwise("fmod", 2, slopes=(None, lambda a, b, y: -trunc(divide(a, b))), low=0.3)
 
 # Exponentials, logarithms, roots.
-exp = pointwise("exp", 1, slopes=(lambda x, y: y,), complex_ok=True, cuda="exp(a)")
-exp2 = pointwise("exp2", 1, slopes=(lambda x, y: y * _LN2,), cuda="exp2(a)")
-expm1 = pointwise("expm1", 1, slopes=(lambda x, y: y + 1,), complex_ok=True, cuda="expm1(a)")
+exp = pointwise("exp", 1, slopes=(lambda x, y: y,), complex_ok=True)
+exp2 = pointwise("exp2", 1, slopes=(lambda x, y: y * _LN2,))
+expm1 = pointwise("expm1", 1, slopes=(lambda x, y: y + 1,), complex_ok=True)
 log = pointwise(
     "log", 1, slopes=(lambda x, y: divide(1, x),), singular=True, low=0.2, complex_ok=True,
-    cuda="log(a)",
 )  # fmt: skip
 log2 = pointwise("log2", 1, slopes=(lambda x, y: divide(1 / _LN2, x),), singular=True, low=0.2)
 log10 = pointwise("log10", 1, slopes=(lambda x, y: divide(1 / _LN10, x),), singular=True, low=0.2)
@@ -86,10 +85,9 @@ log1p = pointwise(
 )
 sqrt = pointwise(
     "sqrt", 1, slopes=(lambda x, y: divide(0.5, y),), singular=True, low=0.2, complex_ok=True,
-    cuda="sqrt(a)",
 )  # fmt: skip
 cbrt = pointwise("cbrt", 1, slopes=(lambda x, y: divide(1 / 3, y * y),), singular=True, low=0.2)
-square = pointwise("square", 1, slopes=(lambda x, y: 2 * x,), complex_ok=True, cuda="a * a")
+square = pointwise("square", 1, slopes=(lambda x, y: 2 * x,), complex_ok=True)
 reciprocal = pointwise(
     "reciprocal", 1, slopes=(lambda x, y: -(y * y),), singular=True, low=0.5, complex_ok=True
 )
@@ -99,8 +97,8 @@ logaddexp = pointwise(
 logistic = pointwise("logistic", 1, slopes=(lambda x, y: y * (1 - y),))
 
 # Trigonometric and hyperbolic.
-sin = pointwise("sin", 1, slopes=(lambda x, y: cos(x),), complex_ok=True, cuda="sin(a)")
-cos = pointwise("cos", 1, slopes=(lambda x, y: -sin(x),), complex_ok=True, cuda="cos(a)")
+sin = pointwise("sin", 1, slopes=(lambda x, y: cos(x),), complex_ok=True)
+cos = pointwise("cos", 1, slopes=(lambda x, y: -sin(x),), complex_ok=True)
 tan = pointwise("tan", 1, slopes=(lambda x, y: 1 + y * y,), low=-1.2, high=1.2, complex_ok=True)
 arcsin = pointwise(
     "arcsin", 1, slopes=(lambda x, y: divide(1, sqrt(1 - x * x)),), singular=True, low=-0.9,
@@ -121,7 +119,7 @@ arctan2 = pointwise(
 )  # fmt: skip
 sinh = pointwise("sinh", 1, slopes=(lambda x, y: cosh(x),), complex_ok=True)
 cosh = pointwise("cosh", 1, slopes=(lambda x, y: sinh(x),), complex_ok=True)
-tanh = pointwise("tanh", 1, slopes=(lambda x, y: 1 - y * y,), complex_ok=True, cuda="tanh(a)")
+tanh = pointwise("tanh", 1, slopes=(lambda x, y: 1 - y * y,), complex_ok=True)
 arcsinh = pointwise(
     "arcsinh", 1, slopes=(lambda x, y: divide(1, sqrt(1 + x * x)),), complex_ok=True
 )
@@ -162,7 +160,6 @@ def _share(wins: Any, ties: Any) -> Mask:
 
 absolute = pointwise(
     "absolute", 1, slopes=(lambda x, y: Mask(not_equal(x, 0), where(less(x, 0), -1.0, 1.0)),),
-    cuda="fabs(a)",
 )  # fmt: skip
 maximum = pointwise(
     "maximum", 2,
