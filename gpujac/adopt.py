@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpujac.array.namespace import module_of, names_of_scipy, names_over
+from gpujac.array.namespace import array_module, module_of, names_of_scipy, names_over
 from gpujac.backends.choose import device
 from gpujac.errors import ArgumentError, ArgumentTypeError, BackendError
 
@@ -74,7 +74,8 @@ def adopt(f: Callable, *, library: str | None = None) -> Callable:
 
 def _adopted(f: Any, exchange: "_Exchange") -> Any:
     if isinstance(f, functools.partial):
-        return functools.partial(_adopted(f.func, exchange), *f.args, **f.keywords)
+        inner = _adopted(f.func, exchange)
+        return _partial(lambda x: inner if x is f.func else exchange.replaced(x), f)
     if isinstance(f, MethodType):
         return MethodType(_adopted(f.__func__, exchange), f.__self__)
     ours = exchange.replaced(f)
@@ -92,6 +93,12 @@ def _adopted(f: Any, exchange: "_Exchange") -> Any:
             "grad(adopt(f))"
         )
     return _Copies(exchange, f).entry(f)
+
+
+def _partial(substitute: Callable, f: functools.partial) -> functools.partial:
+    """A partial with everything that it holds substituted."""
+    keywords = {name: substitute(x) for name, x in f.keywords.items()}
+    return functools.partial(substitute(f.func), *map(substitute, f.args), **keywords)
 
 
 def _package(f: FunctionType) -> str:
@@ -129,11 +136,16 @@ class _Exchange:
             names = names_over(np if chosen == "numpy" else device().xp)
         except BackendError:
             return  # a CuPy that cannot serve, loaded by others: NumPy's code needs none
-        self._pair(module, module_of(chosen, names))
+        ours = module_of(chosen, names)
+        if name == "cupy":
+            vars(ours)["get_array_module"] = array_module(np if chosen == "numpy" else device().xp, ours)
+        if name == "cupy" and chosen == "numpy":
+            vars(ours)["asnumpy"] = np.asarray  # which refuses a traced array, as CuPy's would
+        self._pair(module, ours)
         for part in _SUBMODULES:
-            theirs, ours = sys.modules.get(f"{name}.{part}"), names[part]
+            theirs = sys.modules.get(f"{name}.{part}")
             if theirs is not None:
-                self._pair(theirs, ours)
+                self._pair(theirs, names[part])
 
     def _pair(self, theirs: Any, ours: Any) -> None:
         """`ours` for the module `theirs`, and for each of its functions that ours has, too."""
@@ -183,14 +195,16 @@ class _Copies:
         """Whether the copies find something else in the place of `x`."""
         if type(x) is FunctionType and _package(x) in self.packages:
             return True
-        return self.exchange.replaced(x) is not x or (type(x) is functools.partial and self.changes(x.func))
+        if type(x) is functools.partial:
+            return any(self.changes(part) for part in (x.func, *x.args, *x.keywords.values()))
+        return self.exchange.replaced(x) is not x
 
     def substitute(self, x: Any) -> Any:
         """What the copies find in the place of `x`."""
         if not self.changes(x):
             return x
         if type(x) is functools.partial:
-            return functools.partial(self.substitute(x.func), *x.args, **x.keywords)
+            return _partial(self.substitute, x)
         ours = self.exchange.replaced(x)
         return ours if ours is not x else self.copy(x)
 

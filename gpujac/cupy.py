@@ -13,11 +13,9 @@ need CuPy itself installed.
 import sys as _sys
 from typing import Any
 
+from gpujac.array.namespace import array_module as _array_module
 from gpujac.array.namespace import names_over as _names_over
-from gpujac.array.namespace import namespace_over as _namespace_over
 from gpujac.backends import choose as _choose
-from gpujac.core.trace import Tracer as _Tracer
-from gpujac.core.trace import payload as _payload
 from gpujac.errors import BackendError as _BackendError
 
 try:
@@ -32,23 +30,7 @@ globals().update(_names_over(_device.xp))
 _sys.modules.update({f"{__name__}.{name}": globals()[name] for name in ("linalg", "fft", "random")})
 
 
-def get_array_module(*args: Any) -> Any:
-    """The namespace that serves the arguments.
-
-    Args:
-        *args: arrays, traced or not, and anything else.
-
-    Returns:
-        For traced arrays this module, or gpujac.numpy's names where they stand for NumPy arrays;
-        otherwise what CuPy answers: cupy if a CuPy array is among the arguments, else numpy.
-    """
-    for x in args:
-        if isinstance(x, _Tracer):
-            backend = _choose.backend_of(_payload(x)) if _payload(x) is not None else _device
-            return _sys.modules[__name__] if backend is _device else _namespace_over(backend.xp)
-    return _device.xp.get_array_module(*args)
-
-
+get_array_module = _array_module(_device.xp, _sys.modules[__name__])
 __all__ = sorted(_names_over(_device.xp))
 
 

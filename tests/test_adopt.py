@@ -26,6 +26,7 @@ from cupy import matmul, stack
 X = np.array([0.3, 0.7])
 SCALE = 2.0
 joined = functools.partial(cp.concatenate, axis=0)
+held = functools.partial(lambda x, join: join([x, x]), join=cp.concatenate)
 
 
 @pytest.fixture(autouse=True)
@@ -316,3 +317,30 @@ def test_numpys_code_is_adopted_where_cupy_is_absent_or_broken(tmp_path):
         environment = {**os.environ, "PYTHONPATH": path}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.stdout.split("\n")[:2] == ["[[1.0, 0.0], [3.0, 2.0]]", "refused"], done.stderr
+
+
+@pytest.mark.parametrize("library", [None, "cupy"])
+def test_the_namespace_that_an_array_asks_for_has_rules(library):
+    def f(x):
+        xp = cp.get_array_module(x)
+        return xp.stack([x, xp.sin(x)])
+
+    x = device.array(np.array([0.5, 1.0]))
+    wanted = gj.jacrev(lambda x: np.stack([x, np.sin(x)]))(device.host(x))
+    np.testing.assert_allclose(device.host(gj.jacrev(gj.adopt(f, library=library))(x)), wanted)
+    assert np.array_equal(device.host(gj.adopt(f, library=library)(x))[0], device.host(x))
+
+
+def test_cupy_code_on_the_cpu_asks_for_its_namespace_too():
+    def f(x):
+        xp = cp.get_array_module(x)
+        return xp.stack([x, xp.asarray(cp.asnumpy(xp.ones(2)))])
+
+    J = gj.jacrev(gj.adopt(f, library="numpy"))(np.array([0.5, 1.0]))
+    assert np.array_equal(J, np.stack([np.eye(2), np.zeros((2, 2))]))
+
+
+def test_functions_held_by_a_partial_are_adopted():
+    x = device.array(X)
+    for f in (held, lambda x: held(x)):
+        assert gj.jacrev(gj.adopt(f))(x).shape == (4, 2)

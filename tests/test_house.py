@@ -29,9 +29,9 @@ FLOORS = (
     ("transforms",),
     ("control", "sparse"),
     (
-        "__init__", "__main__", "cli", "cli_check", "cli_files", "cli_jacobian", "cupy", "demo",
-        "demo_model", "distributed", "interop", "machine", "numpy", "pictures", "random", "scipy",
-        "testing",
+        "__init__", "__main__", "adopt", "arrays", "cli", "cli_check", "cli_files", "cli_jacobian",
+        "cli_timeline", "cupy", "demo", "demo_model", "distributed", "interop", "machine", "numpy",
+        "pictures", "random", "scipy", "testing", "timeline",
     ),
 )  # fmt: skip
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS, 1) for name in names}
@@ -339,11 +339,11 @@ def test_import_leaves_optional_packages_alone():
 
 def test_import_takes_less_than_400_ms_over_numpy():
     code = (
-        "import time, numpy; start = time.perf_counter(); import gpujac;"
-        "print(time.perf_counter() - start)"
+        "import time, numpy; start = time.process_time(); import gpujac;"
+        "print(time.process_time() - start)"
     )
     best_s = 9.0
-    for _ in range(8):  # the best of several: other processes may run on this machine
+    for _ in range(8):  # of the processor's time the best of several: others may use this machine
         best_s = min(best_s, float(python(code)))
         if best_s < 0.4:
             break

@@ -17,7 +17,8 @@ from gpujac.array import create
 from gpujac.array.cupy_protocols import Ufunc, fuse, matmul
 from gpujac.array.series import Joiner
 from gpujac.array.table import LINALG, SCIPY, TABLE
-from gpujac.core.trace import Tracer
+from gpujac.backends.choose import backend_of
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import DispatchError
 
 _LISTS = frozenset((list, tuple))
@@ -152,7 +153,25 @@ def names_over(xp: Any) -> dict[str, Any]:
     own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE, one) for name in _names(xp)}
     if xp.__name__ == "cupy":
         own.update({name: _refusing_module(xp, name) for name in _SUBMODULES})
+        own["get_array_module"] = array_module(xp)
     return {**TABLE, **own, "linalg": _linalg(xp)}
+
+
+def array_module(xp: Any, ours: Any = None) -> Callable:
+    """CuPy's `get_array_module`, which answers with rules for traced arrays; `ours` serves all of `xp`."""
+
+    def get_array_module(*args: Any) -> Any:
+        """The namespace that serves the arguments, traced or not."""
+        for x in args:
+            if isinstance(x, Tracer):
+                inner = payload(x)
+                owner = xp if inner is None else backend_of(inner).xp
+                return ours if ours is not None and owner is xp else namespace_over(owner)
+        if ours is not None and xp is np:  # CuPy code that runs on the CPU
+            return ours
+        return xp.get_array_module(*args)
+
+    return get_array_module
 
 
 @lru_cache(None)

@@ -196,7 +196,8 @@ class CuPy:
         return np.ndarray(x.shape, bool, np.empty(span, bool), first, steps)  # untouched pages cost nothing
 
     def kept(self, constant: Any) -> Any:
-        self.check_devices((constant,))  # a copy would move it to the current device
+        if self.devices() > 1 and self.device_of(constant) != self.current_device():
+            return constant  # a copy would move it; the operation itself will say what is wrong
         return constant.copy() if constant.nbytes <= _KEPT_BYTES else constant
 
     def swap_order(self, x: Any) -> Any:

@@ -115,6 +115,8 @@ class EmulatedArray(cupy.ndarray):
         plain = (EmulatedArray, np.ndarray, np.generic, list, int, float, complex)
         if method == "at" and all([isinstance(x, plain) for x in inputs]):
             return run(f"{ufunc.__name__}.at", ufunc.at, inputs, {}, plain=True)
+        if ufunc is np.matmul and method == "__call__" and all([isinstance(x, EmulatedArray) for x in inputs]):
+            return product(inputs[0], inputs[1], kwargs)  # CuPy's own loads cuBLAS
         return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
 
     def __matmul__(self, other: Any) -> Any:
@@ -375,6 +377,9 @@ def elementwise(kernel: Any, args: tuple, kwargs: dict) -> Any:
             f"the emulated backend cannot run CuPy's kernel {kernel.name!r}: it has no CPU version; "
             "write it with array functions, or run it on a GPU"
         )
+    unknown = [k for k, v in kwargs.items() if k not in ("out", "dtype", "casting") and v is not None]
+    if unknown:
+        raise TypeError(f"Wrong arguments {unknown}: CuPy's ufuncs take out=, dtype= and casting=")
     ins, outs = args[: kernel.nin], args[kernel.nin :]
     options = {k: v for k, v in kwargs.items() if v is not None and k in ("dtype", "casting")}
     out = outs[0] if outs else kwargs.get("out")

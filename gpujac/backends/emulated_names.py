@@ -244,7 +244,19 @@ def _broadcast_to(array: Any, shape: Any) -> Any:
     return wrap(np.lib.stride_tricks.as_strided(host(array), shape, made.strides))
 
 
+class _Generator:
+    """A random generator whose draws are emulated arrays."""
+
+    def __init__(self, seed: Any = None) -> None:
+        self._ours = np.random.default_rng(seed)
+
+    def __getattr__(self, name: str) -> Any:
+        draw = getattr(self._ours, name)
+        return lambda *args, **kwargs: run(f"random.{name}", draw, args, kwargs)
+
+
 _OWN: dict[str, Any] = {
+    "default_rng": _Generator,
     "asnumpy": _asnumpy,
     "fuse": _fuse,
     "get_array_module": _get_array_module,

@@ -126,8 +126,12 @@ class Builder:
         return self._known[key]
 
     def settled(self, x: Value) -> int:
-        """The value as one number per entry."""
-        return x.base if x.factor is None else self._step("multiply", (x.base, x.factor), x.dtype)
+        """The value as one number per entry; a tangent of zero stays zero, whatever the coefficient.
+
+        Rows of a diagonal are written out where a chain mixes them. An infinite coefficient must then
+        not reach the rows that have zeros beside it; the comparison hides behind the memory traffic.
+        """
+        return x.base if x.factor is None else self._step("guarded", (x.base, x.factor), x.dtype)
 
     def unary(self, name: str, x: Value, dtype: str) -> Value:
         """A function of one value."""

@@ -6,10 +6,11 @@ from typing import Any
 
 from gpujac import ranges, trees
 from gpujac.array.common import astype
-from gpujac.backends.choose import backend_of
+from gpujac.backends.choose import HOST_TYPES, backend_of
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer
-from gpujac.errors import ArgumentError, ArgumentTypeError, DTypeError
+from gpujac.core.trace import Tracer, payload
+from gpujac.errors import ArgumentError, ArgumentTypeError, BackendError, DTypeError
 from gpujac.ops import structure as st
 from gpujac.program.simplify import collapse
 from gpujac.transforms import chunking
@@ -47,6 +48,7 @@ def _jacobian(f: Callable, options: Options) -> Callable:
         try:
             linear = Linearized(options.what, f, args, kwargs, options.argnums, options.has_aux, check=False)
             _check_types(options, linear)
+            _check_library(options.what, linear)
             matrix = _Run(options, linear).matrix()
             outputs = linear.outputs
             if not options.with_value:
@@ -80,6 +82,25 @@ def _check_types(options: Options, linear: Linearized) -> None:
                 f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. "
                 "Split it into real and imaginary parts, or set holomorphic=True for a holomorphic one"
             )
+
+
+def _check_library(what: str, linear: Linearized) -> None:
+    """Raise where points and outputs are arrays of two libraries: a Jacobian has one."""
+    leaves, values = linear.point.leaves, linear.values
+    if all([payload(x).__class__ in HOST_TYPES for x in leaves + values]):
+        return
+    owners: dict[str, str] = {}
+    for side, arrays in ((linear.point, leaves), (linear.outputs, values)):
+        for i, x in enumerate(arrays):
+            inner = payload(x)
+            if inner is not None and inner.__class__ not in SCALARS:
+                owners.setdefault(backend_of(inner).name, side.name(i))
+    if len(owners) > 1:
+        (one, x), (other, y) = list(owners.items())[:2]
+        raise BackendError(
+            f"{what}: {x} is an array of {one} and {y} one of {other}; the blocks of a Jacobian lie in one "
+            "place. Move one over first, as in cupy.asarray(a), or differentiate them in two calls"
+        )
 
 
 _WIDE_BYTES = 16_000  # rows times the widest variable from which merging entries pays

@@ -68,7 +68,7 @@ def test_arrays_of_two_devices_are_an_error_that_names_both():
         y = em.array(X)
         assert y.device.id == 1
         for transform in (gj.jacrev, gj.jacfwd, gj.grad):
-            with pytest.raises(gj.BackendError, match=r"\(3,\) is on device 0, but the current device is 1"):
+            with pytest.raises(gj.BackendError, match=r"device 1 \(3,\) and device 0 \(3,\).*Device\(1\)"):
                 transform(lambda y: (y * x).sum())(y)
         with pytest.raises(gj.BackendError, match=r"device 1 \(3,\) and device 0 \(3,\).*Device\(1\)"):
             gj.jvp(lambda y: y * x, (y,), (y,))
@@ -213,3 +213,15 @@ def test_writes_through_what_was_taken_go_where_cupy_lets_them(take):
     assert np.array_equal(em.host(f(em.array(x))), wanted)
     found = gj.vmap(f, in_dims=2, out_dims=2)(em.array(np.stack([x, x + 1], -1)))
     assert np.array_equal(em.host(found), np.stack([wanted, f(x + 1)], -1))
+
+
+def test_points_of_two_libraries_are_an_error_that_names_both():
+    x = em.array(X)
+    for f in (lambda a, b: (a * 2, b * np.sin(b)), lambda a, b: a * 2):
+        for transform in (gj.jacrev, gj.jacfwd):
+            for points, one, other in (((x, X), "emulated", "numpy"), ((X, x), "numpy", "emulated")):
+                named = rf"args\[0\] is an array of {one} and args\[1\] one of {other}"
+                with pytest.raises(gj.BackendError, match=named):
+                    transform(f, (0, 1))(*points)
+    J = gj.jacrev(lambda a, s: a * s, (0, 1))(x, 2.0)  # numbers belong to everybody
+    assert np.array_equal(em.host(J[1]), X)

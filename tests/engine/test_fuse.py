@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpujac as gj
+from gpujac import trees
 from gpujac.backends.host import Host
 from gpujac.engine import fuse as fusing
 from gpujac.program.ir import Apply, Chained, Gather, Input, Partial, Pick, Program, Scale
@@ -718,3 +719,22 @@ def test_program_entries_that_stay_keep_what_they_hold():
     assert {id(x) for e in kept for x in e.operands if x is not None} <= {
         id(x) for e in program.entries if type(e) is Partial for x in e.operands
     }
+
+
+@pytest.mark.skipif(bool(device.MISSING), reason=device.MISSING or "CuPy is there")
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("f", [
+    lambda v, c: v * c * v.sum(), lambda v, c: (v * c) / v.sum(), lambda v, c: (v * c)[:, None] * v[None],
+    lambda v, c: (v * c, v.sum() * c), lambda v, c: np.nansum(v * v * c) * v,
+])  # fmt: skip
+def test_a_coefficient_that_is_not_finite_stays_in_its_rows(f, bad):
+    """One missing value, or one that overflowed, must not reach the rows that do not read it."""
+    x, c = np.array([0.5, 1.0, 2.0]), np.array([bad, 1.0, 2.0])
+    one = lambda transform, x, c: trees.flatten(transform(lambda v: f(v, c))(x))[0]
+    for transform in (gj.jacrev, gj.jacfwd):
+        with np.errstate(all="ignore"):
+            wanted = one(partial(transform, chunk_size=1), x, c)  # one row at a time: nothing to mix with
+        found = one(transform, device.array(x), device.array(c))
+        for a, b in zip(found, wanted, strict=True):
+            rows = np.isfinite(b)
+            np.testing.assert_allclose(device.host(a)[rows], b[rows], rtol=1e-12)

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpujac.backends import chain_launch, codegen
@@ -50,6 +50,7 @@ def check_kernel(chain, domain, operands, board=None):
 
 
 @needs_compiler
+@settings(max_examples=max(12, settings().max_examples // 4))  # each one is compiled
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_chains_agree_with_the_interpreter(seed):
     chain, domain, operands = chains.random_case(seed)

@@ -13,7 +13,8 @@ import scipy.special
 from gpujac.array.namespace import namespace_over
 from gpujac.core.op import POINTWISE, STRUCTURAL, Op, Sample
 from gpujac.core.trace import Tracer
-from tests.ops.composites import COMPOSITES, NUMPY_ONLY
+from tests import device
+from tests.ops.composites import COMPOSITES, CUPY_REFUSES, NUMPY_ONLY
 
 TRACED = "fmc"  # kinds of operands that carry a tangent
 
@@ -56,6 +57,8 @@ LIBRARIES = {
         "strict", _STRICT, array_api_strict.asarray, (_ARRAY,)
     ),
 }
+if not device.MISSING:
+    LIBRARIES["cupy"] = Library("cupy", device.XP, device.array, (device.TYPE,))
 
 
 class Case(NamedTuple):
@@ -189,6 +192,29 @@ def _solved(op: Any, a: Any, b: Any) -> Any:
     return np.linalg.solve(a, b[..., None])[..., 0] if op.vector else np.linalg.solve(a, b)
 
 
+_STEPS: dict[str, Callable] = {
+    "multiply": np.multiply,
+    "add": np.add,
+    "negative": np.negative,
+    "select": lambda mask, x: np.where(mask, x, np.zeros_like(x)),
+    "guarded": lambda t, c: np.where(t == 0, np.zeros_like(t), t * c),
+    "conj": np.conj,
+    "imag": np.imag,
+    "times_1j": lambda x: 1j * x,
+}
+
+
+def _chained(op: Any, *xs: Any) -> Any:
+    values = list(xs)
+    for step in op.chain.steps:
+        values.append(_STEPS[step.name](*(values[v] for v in step.reads)))
+    rank = len(op.shape)
+    lead = np.broadcast_shapes(*(np.shape(x)[: max(np.ndim(x) - rank, 0)] for x in xs))
+    (output,) = op.chain.outputs
+    y = np.broadcast_to(values[output], lead + op.shape)
+    return np.sum(y, op.chain.axes) if op.chain.axes else y
+
+
 # What each structural op means, said in NumPy without the op's own code.
 MEANING: dict[str, Callable] = {
     "sum": lambda op, x: np.sum(x, axis=op.axes),
@@ -229,6 +255,7 @@ MEANING: dict[str, Callable] = {
     "argsort": lambda op, x: np.argsort(x, -1, stable=True),
     "complex_abs": lambda op, x: np.hypot(np.real(x), np.imag(x)),
     "solve": _solved,
+    "fused": _chained,
     "inv": lambda op, a: np.linalg.inv(a),
 }
 # Elementwise functions that NumPy lacks or calls otherwise.
@@ -269,7 +296,7 @@ def cases(name: str, library: str = "numpy") -> list[Case]:
     if name in POINTWISE:
         return [of_op(POINTWISE[name], s) for s in POINTWISE[name].samples()]
     found = [of_op(s.call, s) for s in STRUCTURAL_NAMES[name].samples()]
-    return found if library == "numpy" else [_translated(case) for case in found]
+    return [_translated(case) for case in found] if library == "strict" else found
 
 
 def _translated(case: Case) -> Case:
@@ -284,6 +311,8 @@ def _translated(case: Case) -> Case:
 def refusal(name: str, rule: str) -> str | None:
     """Why an op has no such rule, or None."""
     if name.startswith("np."):
+        if rule == "cupy":
+            return CUPY_REFUSES.get(name[3:])
         return "spelled as only NumPy does" if rule == "generic" and name[3:] in NUMPY_ONLY else None
     op = POINTWISE.get(name) or STRUCTURAL_NAMES[name]
     return op.refuses.get(rule)

@@ -189,10 +189,16 @@ NUMPY_ONLY: dict[str, list[tuple[Callable, Sample]]] = {
         _row(lambda xp, w, x: xp.sin(xp.sin(x @ w) @ w.T), (3, 2), (2, 3)),
     ],
     "degrees": [_row(lambda xp, x: xp.degrees(x) + xp.radians(x), (3,))],
+    "array constants": [_row(lambda xp, x: x * np.arange(3) + x, (3,))],
     "constants": [
         _row(lambda xp, x: 2 * x + 1 - x / 3.0 + (1 - x) ** 2 + 2.0**x, (3,)),
-        _row(lambda xp, x: x * np.arange(3) + x, (3,)),
         _row(lambda xp, x: x * 2j + x * (1 + 2j) * 3 - x / 1j, (3,), kinds="c"),
     ],
 }
 COMPOSITES |= NUMPY_ONLY
+# What CuPy's own functions do not take, so that plain arrays cannot be compared, and why.
+CUPY_REFUSES = {
+    "var": "CuPy's var has ddof=, not correction=",
+    "std": "CuPy's std has ddof=, not correction=",
+    "array constants": "a NumPy array beside one of CuPy's is an error",
+}

@@ -20,20 +20,25 @@ COMBINATIONS = [
     ("float64", "strict"),
 ]
 SLOW = [("complex64", "numpy"), ("float32", "strict"), ("complex128", "strict")]
+if "cupy" in cat.LIBRARIES:
+    COMBINATIONS += [("float64", "cupy")]
+    SLOW += [(dtype, "cupy") for dtype in ("float32", "complex128", "complex64")]
 NUMPY = [c for c in COMBINATIONS if c[1] == "numpy"]
-STRICT = [c for c in COMBINATIONS + SLOW if c not in NUMPY]
+OTHERS = [c for c in COMBINATIONS + SLOW if c not in NUMPY]
 
 
 def runs(name, dtype, library):
     """The runs of all samples of an op that make sense in a dtype and library."""
-    if library == "strict" and cat.refusal(name, "generic"):
+    if cat.refusal(name, {"strict": "generic"}.get(library, library)):
         return []
     return [Run(c, dtype, cat.LIBRARIES[library]) for c in cat.cases(name, library) if c.works_in(dtype)]
 
 
 def rows(quick, slow=()):
+    compiled = ("fused", "cupy")  # a kernel per sample, which g++ compiles where there is no card
     return [
-        pytest.param(name, dtype, library, id=f"{name}-{dtype}-{library}", marks=marks)
+        pytest.param(name, dtype, library, id=f"{name}-{dtype}-{library}",
+                     marks=pytest.mark.slow if (name, library) == compiled else marks)
         for combinations, marks in ((quick, ()), (slow, pytest.mark.slow))
         for name in cat.NAMES
         for dtype, library in combinations
@@ -62,12 +67,12 @@ def test_batches_equal_loops(name, dtype, library):
     check("batch batch_leading", name, dtype, library)
 
 
-@pytest.mark.parametrize(("name", "dtype", "library"), rows(NUMPY, STRICT))
+@pytest.mark.parametrize(("name", "dtype", "library"), rows(NUMPY, OTHERS))
 def test_batches_of_batches_equal_two_loops(name, dtype, library):
     check("batch_of_batch", name, dtype, library)
 
 
-@pytest.mark.parametrize(("name", "dtype", "library"), rows(NUMPY, STRICT))
+@pytest.mark.parametrize(("name", "dtype", "library"), rows(NUMPY, OTHERS))
 def test_jacobians_agree_in_both_modes_in_chunks_and_in_batches(name, dtype, library):
     check("jacobians", name, dtype, library)
 
