@@ -22,6 +22,16 @@ for _profile, _examples in (("quick", 40), ("long", 400)):
 hypothesis_settings.load_profile("quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--backend=cupy` runs the tests of the CuPy column on a card instead of emulated arrays."""
+    parser.addoption("--backend", choices=("emulated", "cupy"), default="emulated")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is read: tests/device.py asks for this."""
+    os.environ["GPUJAC_TESTS_BACKEND"] = config.getoption("--backend")
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A random generator whose seed is the test's own name: reruns and other orders agree."""

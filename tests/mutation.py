@@ -26,6 +26,7 @@ from gpujac.core.op import POINTWISE, STRUCTURAL, Joint, Linear, Mask, Op
 from gpujac.ops import (
     agree,
     batching,
+    chain,
     contract,
     diagonal,
     elementwise,
@@ -39,16 +40,16 @@ from gpujac.ops import (
 from tests.ops import catalogue, test_dtypes, test_kinks
 from tests.ops.checks import CHECKS, Run
 
-MODULES = (agree, batching, contract, diagonal, elementwise, indexing, join, linalg, order, reduce,
+MODULES = (agree, batching, chain, contract, diagonal, elementwise, indexing, join, linalg, order, reduce,
            structure)  # fmt: skip
-RULES = """jvp transposed transpose batch parts restricted keys ranks depends widen add_up
+RULES = """jvp transposed transpose batch parts restricted keys ranks depends widen add_up spelled
     _batch_with_lead""".split()  # fmt: skip
 # Functions that several rules share, and the ops whose checks must notice.
 SHARED = (
     (agree, "agreement coefficient _fit times plus scale conjugated",
      "add multiply divide where power np.constants sum log maximum np.clip np.abs"),
-    (batching, "as_shape reorder move_axis both_to_front shift_index stretch",
-     "take scatter_add last_writer solve contract concat sum permute np.take_along_axis"),
+    (batching, "as_shape reorder move_axis both_to_front shift_index stretch aligned",
+     "fused take scatter_add last_writer solve contract concat sum permute np.take_along_axis"),
     (elementwise, "_power_of_base _power_of_exponent", "power"),
     (elementwise, "_sinc_slope", "sinc"),
     (elementwise, "_not_zero", "hypot"),
@@ -69,6 +70,7 @@ _ANYWHERE = "the mapped axis is named, so any place among the named ones is righ
 _FASTER = "the other branch gives the same numbers, slower"
 _BELOW = "the term changes by less than the last bit"
 EQUIVALENT = {
+    "aligned: -axis  ->  axis": _FASTER,
     "_Extreme.jvp: 1  ->  2  in  ew.where(ew.equal(count, 0), 1, count)": _MASKED,
     "LogSumExp.jvp: 0.0  ->  1.0  in  ew.where(ew.isfinite(result), result, 0.0)": _MASKED,
     "Norm.jvp: 1.0  ->  2.0  in  ew.where(zero, 1.0, result)": _MASKED,
@@ -202,7 +204,8 @@ def class_mutants(cls: type) -> Iterator[Mutant]:
 
 def general_mutants(cls: Any, watched: tuple) -> Iterator[Mutant]:
     """jvp, transpose and batch of a general op bent."""
-    rules = [r for r, has in (("jvp", cls.nonlinear and not cls.flat), ("transpose", cls.linear_in)) if has]
+    bends = cls.nonlinear and not cls.flat and "jvp" not in cls.refuses
+    rules = [r for r, has in (("jvp", bends), ("transpose", cls.linear_in)) if has]
     for name in rules:
         original = getattr(cls, name)
         for how in HOWS:

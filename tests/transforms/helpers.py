@@ -77,7 +77,7 @@ def assert_close(a: Any, b: Any, tolerance: float = EXACT) -> None:
     assert optree.tree_structure(a) == optree.tree_structure(b)
     for x, y in zip(leaves(a), leaves(b), strict=True):
         assert np.shape(x) == np.shape(y)
-        size = max(1.0, float(np.max(np.abs(y), initial=0.0)))
+        size = max(1.0, float(np.max(np.abs(y)))) if np.size(y) else 1.0
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * size)
 
 
@@ -95,8 +95,14 @@ def assert_owned(results: Any, *others: Any) -> None:
     for x in leaves(results):
         if isinstance(x, np.ndarray):
             assert x.flags.c_contiguous
-            assert x.flags.writeable
+            assert getattr(x.flags, "writeable", True)  # CuPy's arrays always are
             assert not any(np.may_share_memory(x, other) for other in leaves(others))
+
+
+def owner_bytes(x: Any) -> int:
+    """The size of the array that owns the memory of `x`."""
+    owner = x if x.base is None else x.base
+    return getattr(owner, "nbytes", None) or owner.size  # a block of emulated memory counts its bytes
 
 
 def inner(a: Any, b: Any) -> float:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy import array, asarray
 
 import gpujac as gj
 
@@ -90,8 +91,8 @@ LOSING = {
     "math.sin": math.sin,
     "math.exp": math.exp,
     "math.floor": math.floor,
-    "np.asarray": lambda x: np.asarray(x),
-    "np.array of a list": lambda x: np.array([x, x]),
+    "np.asarray": lambda x: asarray(x),
+    "np.array of a list": lambda x: array([x, x]),
     "np.float64": np.float64,
     "statistics": lambda x: math.fsum([x, x]),
     "pickle": lambda x: __import__("pickle").dumps(x),
@@ -123,7 +124,7 @@ def test_the_error_names_transform_function_and_cure(name, transform):
 
 @pytest.mark.parametrize(
     "ask",
-    [bool, int, float, complex, math.sin, np.asarray, lambda x: x.item(), lambda x: [1, 2][x.astype(int)],
+    [bool, int, float, complex, math.sin, asarray, lambda x: x.item(), lambda x: [1, 2][x.astype(int)],
      lambda x: np.zeros(3)[x.astype(int) : 2], lambda x: range(x.astype(int)), gj.value, lambda x: x in [1.0],
      lambda x: np.stack([x, x])[x > 0], lambda x: np.nonzero(x), lambda x: f"{x:.2f}"],
 )  # fmt: skip

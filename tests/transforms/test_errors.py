@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy import asarray
 
 import gpujac as gj
 
@@ -127,7 +128,7 @@ def test_something_that_is_no_function():
 
 
 def test_primals_and_tangents_must_be_tuples():
-    with refused(gj.ArgumentTypeError, TypeError, r"^jvp: primals must be a tuple, not ndarray; write \(x,\)"):
+    with refused(gj.ArgumentTypeError, TypeError, r"^jvp: primals must be a tuple, not \w+rray; write \(x,\)"):
         gj.jvp(np.sin, X, X)
     with refused(gj.ArgumentTypeError, TypeError, r"^jvp: primals must be a tuple, not list"):
         gj.jvp(np.sin, [X], [X])
@@ -160,7 +161,7 @@ def test_tangents_that_do_not_match():
 def test_cotangents_that_do_not_match():
     _, pullback = gj.vjp(lambda x: {"y": x, "s": x.sum()}, X)
     with refused(
-        gj.StructureError, ValueError, r"^vjp: cotangent: expected dict, found ndarray\. Expected structure \{"
+        gj.StructureError, ValueError, r"^vjp: cotangent: expected dict, found \w+rray\. Expected structure \{"
     ):
         pullback(X)
     with refused(gj.StructureError, ValueError, "^vjp: cotangent: the missing key is 's'"):
@@ -440,8 +441,11 @@ def test_dynamic_shapes_under_vmap():
     for f in (lambda x: np.nonzero(x), lambda x: np.where(x > 0), lambda x: np.argwhere(x), lambda x: np.unique(x)):
         with refused(gj.GpujacError, Exception, "where|not supported"):
             gj.vmap(lambda x, f=f: (f(x), x)[1])(batch)
+
+
+def test_a_slice_that_ends_at_a_mapped_value():
     with refused(gj.ConcretizationError, TypeError, "one value per lane.*where"):
-        gj.vmap(lambda x: np.arange(3.0)[: x.sum().astype(int)])(batch)
+        gj.vmap(lambda x: np.arange(3.0)[: x.sum().astype(int)])(np.stack([X, X]))
 
 
 # ---------------------------------------------------------------- escapes and leaks (E70, E80)
@@ -457,7 +461,7 @@ LEAKS = {
     "compare": lambda x: x > 0,
     "where": lambda x: np.where(True, x, 0.0),
     "value": gj.value,
-    "asarray": np.asarray,
+    "asarray": asarray,
     "item": lambda x: x.item(0),
     "write": lambda x: x.__setitem__(0, 1.0),
 }

@@ -1,5 +1,8 @@
 """NVTX ranges of the transforms: names, nesting and balance, also when user code raises."""
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -133,3 +136,87 @@ def test_ranges_are_closed_when_a_report_or_a_bad_option_raises():
 def test_nothing_is_recorded_when_ranges_are_off():
     with gj.settings.override(nvtx="off"):
         assert events_of(lambda: gj.jacrev(np.cumsum)(X)) == []
+
+
+# ---------------------------------------------------------------- operations
+
+
+def calls_into_ranges(call):
+    """How often code of the two files about ranges runs."""
+    count = 0
+
+    def watch(frame, event, _):
+        nonlocal count
+        if event == "call" and frame.f_code.co_filename.endswith(("ranges.py",)):
+            count += 1
+
+    sys.setprofile(watch)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def chain_of(length):
+    def f(x):
+        for _ in range(length):
+            x = np.sin(x) * 2.0
+        return x
+
+    return f
+
+
+TRANSFORMED = {
+    "jacrev": lambda f: gj.jacrev(f)(X),
+    "jacfwd": lambda f: gj.jacfwd(f, chunk_size=2)(X),
+    "jvp": lambda f: gj.jvp(f, (X,), (X,)),
+    "vmap": lambda f: gj.vmap(f)(X),
+    "vjp": lambda f: gj.vjp(f, X)[1](X),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_an_operation_costs_no_range_call_at_all(name):
+    """As many calls for 100 operations as for 2: with no tool, and while ranges are recorded."""
+    short, long = (partial(TRANSFORMED[name], chain_of(n)) for n in (1, 50))
+    assert 0 < calls_into_ranges(short) == calls_into_ranges(long)
+    with record():
+        assert 0 < calls_into_ranges(short) == calls_into_ranges(long)
+
+
+@pytest.mark.parametrize("name", ["jacrev", "jacfwd", "jvp", "vmap", "vjp"])
+def test_operations_have_ranges_on_request(name):
+    with gj.settings.override(nvtx="ops"):
+        events = events_of(lambda: TRANSFORMED[name](chain_of(2)))
+    ops = [e.name for e in events if e.name in ("sin", "multiply")]
+    assert ops[:4] == ["sin", "multiply"] * 2
+    assert {e.category for e in events if e.name == "sin"} == {TRACE}
+    assert balanced(events)
+
+
+def test_operations_of_nested_transforms_nest():
+    with gj.settings.override(nvtx="ops"):
+        events = events_of(lambda: gj.vmap(gj.grad(lambda x: np.sum(np.sin(x))))(np.ones((2, 3))))
+    sines = [e.depth for e in events if e.name == "sin"]
+    assert sines == [3, 4]  # of the gradient's trace, and of the vmap that serves it
+    assert balanced(events)
+
+
+def test_ranges_of_operations_are_closed_when_one_raises():
+    with gj.settings.override(nvtx="ops"), record() as events:
+        with pytest.raises(np.linalg.LinAlgError):
+            gj.jacrev(lambda x: np.linalg.inv(x * np.zeros((5, 5))))(X)
+        gj.jacrev(np.sin)(X)
+    assert balanced(events)
+    assert [e.depth for e in events if e.name == "jacrev"] == [0, 0]
+    assert [e.depth for e in events if e.name == "inv"] == [2]
+
+
+def test_results_do_not_depend_on_the_ranges():
+    def f(x):
+        return np.stack([np.sum(x) * x[0], np.max(x), np.where(x > 2.0, x, x**2)[1]])
+
+    plain = gj.hessian(f)(X)
+    with gj.settings.override(nvtx="ops"):
+        np.testing.assert_array_equal(gj.hessian(f)(X), plain)

@@ -1,5 +1,6 @@
 """vjp: the adjoint of the derivative at a point, as a reusable function."""
 
+import math
 from collections import OrderedDict
 
 import numpy as np
@@ -88,8 +89,8 @@ def test_the_result_has_the_dtype_of_the_primal(dtype, other):
 def test_scalars_of_every_kind(x):
     y, pullback = gj.vjp(lambda x: x * np.sin(x), x)
     (found,) = pullback(1.0)
-    assert float(y) == pytest.approx(2 * np.sin(2.0), rel=1e-6)
-    assert float(found) == pytest.approx(np.sin(2.0) + 2 * np.cos(2.0), rel=1e-6)
+    assert float(y) == pytest.approx(2 * math.sin(2.0), rel=1e-6)
+    assert float(found) == pytest.approx(math.sin(2.0) + 2 * math.cos(2.0), rel=1e-6)
     if isinstance(x, np.generic):
         assert found.dtype == x.dtype
 
