@@ -99,7 +99,7 @@ def selected(what: str, argnums: Any, args: tuple) -> tuple[int, ...]:
 
 def check_devices(leaves: list) -> None:
     """Raise unless the arrays among `leaves` are all on the device that launches."""
-    arrays = [payload(x) for x in leaves]
+    arrays = [payload(x) for x in leaves if x.__class__ not in HOST_TYPES]
     found = [x for x in arrays if x.__class__ not in HOST_TYPES and is_array(x)]
     if found:
         backend_of(found[0]).check_devices(found)

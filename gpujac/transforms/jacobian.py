@@ -87,7 +87,7 @@ def _check_types(options: Options, linear: Linearized) -> None:
 def _check_library(what: str, linear: Linearized) -> None:
     """Raise where points and outputs are arrays of two libraries: a Jacobian has one."""
     leaves, values = linear.point.leaves, linear.values
-    if all([payload(x).__class__ in HOST_TYPES for x in leaves + values]):
+    if all([x.__class__ in HOST_TYPES or payload(x).__class__ in HOST_TYPES for x in leaves + values]):
         return
     owners: dict[str, str] = {}
     for side, arrays in ((linear.point, leaves), (linear.outputs, values)):
@@ -150,7 +150,7 @@ class _Run:
             direction, self.program, self.rows.total, options.chunk_size, options.assembly,
             options.memory, options.report is not None, traced, backend_of(self.like).saturation_bytes,
         )
-        return plan._replace(mode=mode)
+        return plan._replace(mode=mode) if self.fused else plan
 
     def matrix(self) -> Any:
         """The Jacobian: the tree of outputs outside, the argnums layer, the tree of inputs inside."""
