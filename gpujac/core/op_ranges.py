@@ -11,7 +11,7 @@ from gpujac import ranges
 from gpujac.core.trace import Trace
 from gpujac.settings import get as setting
 
-_BINDS = ("unary", "binary", "pointwise", "linear", "joint", "general")
+_BINDS = ("unary", "binary", "pointwise", "linear", "joint", "general", "call")
 
 
 def watched(kind: type) -> type:

@@ -86,6 +86,10 @@ class Trace:
         """Any other op."""
         raise NotImplementedError
 
+    def call(self, op: Any, operands: tuple) -> tuple:
+        """An op that holds functions; it has several results."""
+        raise NotImplementedError
+
     def concrete(self, x: "Tracer") -> Any:
         """The value behind `x` one level down, or an error if it has none."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from gpujac.engine.builder import Builder, Map, Value, dtype_name, whole
 from gpujac.ops import structure as st
 from gpujac.ops.agree import Guarded
 from gpujac.ops.chain import fused
-from gpujac.program.ir import Apply, Chained, Gather, Input, Partial, Pick, Program, Scale
+from gpujac.program.ir import Apply, Chained, Gather, Held, Input, Partial, Pick, Program, Scale
 
 _MOST_ARRAYS = 32  # read and written by one kernel
 _MOST_TANGENTS = 6  # read by one kernel: until then all of them stay in memory
@@ -277,6 +277,10 @@ class _Written:
             return Scale(entry.op, entry.positions, reads, None, None, coefs, entry.shape, entry.dtype)
         if kind_of is Partial:
             return Partial(entry.op, entry.position, reads, entry.operands, entry.shape, entry.dtype)
+        if kind_of is Held:
+            return Held(entry.map, reads, entry.shape, entry.dtype)
+        if kind_of is Pick:
+            return Pick(entry.which, reads, entry.shape, entry.dtype)
         assert kind_of in (Apply, Gather)
         return kind_of(entry.op, reads, entry.shape, entry.dtype)
 

@@ -148,7 +148,7 @@ class ChainedPart(NamedTuple):
 
 
 class Pick:
-    """One of several results of the chain that it reads."""
+    """One of several results of the chain or of the held map that it reads."""
 
     __slots__ = ("which", "reads", "shape", "dtype")
 
@@ -157,6 +157,29 @@ class Pick:
         self.reads = reads
         self.shape = shape
         self.dtype = dtype
+
+
+class Held:
+    """A linear function of several tangents with several results, which `Pick` entries take apart.
+
+    `map` has `forward` and `backward`: functions of lists, in which None is a zero (transforms/held.py).
+    Shape and dtype are those of its largest result.
+    """
+
+    __slots__ = ("map", "reads", "shape", "dtype")
+
+    def __init__(self, map: Any, reads: tuple, shape: Shape, dtype: Any) -> None:
+        self.map = map
+        self.reads = reads
+        self.shape = shape
+        self.dtype = dtype
+
+
+def held_entries(first: Var, map: Any, reads: tuple) -> list:
+    """The entry of a held map, which becomes variable `first`, and one `Pick` for each result."""
+    widest = max(map.dst, key=lambda a: math.prod(a.shape) * item_bytes(a.dtype))
+    picks = [Pick(k, (first,), a.shape, a.dtype) for k, a in enumerate(map.dst)]
+    return [Held(map, reads, *widest), *picks]
 
 
 class Program:

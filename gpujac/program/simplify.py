@@ -8,7 +8,7 @@ from typing import Any
 
 from gpujac.ops.agree import SPECIAL, plus, times
 from gpujac.ops.indexing import Pad, SetSlice, Slice, place
-from gpujac.program.ir import Apply, Gather, Input, Partial, Program, Scale
+from gpujac.program.ir import Apply, Gather, Held, Input, Partial, Pick, Program, Scale
 from gpujac.program.writes import Writes, widened
 
 _MOST_SOURCES = 2  # a merged entry may read this many variables
@@ -188,6 +188,10 @@ class _Collapsed:
         reads = tuple([self._written(v) for v in entry.reads])
         if kind is Partial:
             return Partial(entry.op, entry.position, reads, entry.operands, entry.shape, entry.dtype)
+        if kind is Held:
+            return Held(entry.map, reads, entry.shape, entry.dtype)
+        if kind is Pick:
+            return Pick(entry.which, reads, entry.shape, entry.dtype)
         assert kind in (Apply, Gather)
         return kind(entry.op, reads, entry.shape, entry.dtype)
 

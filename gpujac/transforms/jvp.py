@@ -48,6 +48,9 @@ class JvpTrace(TangentTrace):
     def rule(self, op: Any, primals: tuple, ts: tuple, operands: tuple, y: Any) -> Any:
         return op.jvp(primals, ts, y)
 
+    def called(self, op: Any, primals: tuple, ts: tuple) -> tuple[tuple, tuple]:
+        return op.jvp(primals, ts)
+
     def add(self, ts: list, y: Any) -> Any:
         total = ts[0]
         for t in ts[1:]:

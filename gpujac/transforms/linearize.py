@@ -11,7 +11,7 @@ from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
 from gpujac.ops.elementwise import multiply
-from gpujac.program.ir import Apply, Gather, Input, Partial, Scale
+from gpujac.program.ir import Apply, Gather, Input, Partial, Scale, held_entries
 from gpujac.transforms.printing import describe_dual
 from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.tangent import TangentTrace
@@ -92,16 +92,32 @@ class LinearizeTrace(TangentTrace):
         try:
             tangents = tuple(None if t is None else record.tracer(t) for t in ts)
             result = op.jvp(primals, tangents, y)
-            if not (isinstance(result, TracedArray) and result.owner is record):
-                return None
-            if result.aux is None:
-                return None
-            t, shape, dtype = result.aux, result.shape, result.dtype
-            for step in agreement(shape, dtype, shape_of(y), dtype_of(y)):
-                t = self.apply(step, t, shape_of(y), dtype_of(y))
-            return t
+            return self._written(record, result, y)
         finally:
             record.close()
+
+    def called(self, op: Any, primals: tuple, ts: tuple) -> tuple[tuple, tuple]:
+        if op.reverse:
+            present = tuple([p for p, t in enumerate(ts) if t is not None])
+            ys, held = op.linearize(primals, present)
+            first = len(self.entries)
+            self.entries += held_entries(first, held, tuple([ts[p] for p in present]))
+            return ys, tuple(range(first + 1, first + 1 + len(ys)))
+        record = RecordTrace(self.origin, self.entries)
+        try:
+            ys, tangents = op.jvp(primals, tuple([None if t is None else record.tracer(t) for t in ts]))
+            return ys, tuple([self._written(record, t, y) for t, y in zip(tangents, ys, strict=True)])
+        finally:
+            record.close()
+
+    def _written(self, record: RecordTrace, t: Any, y: Any) -> Any:
+        """The variable of a tangent that a rule returned, None where it is zero."""
+        if not (isinstance(t, TracedArray) and t.owner is record) or t.aux is None:
+            return None
+        var, shape, dtype = t.aux, t.shape, t.dtype
+        for step in agreement(shape, dtype, shape_of(y), dtype_of(y)):
+            var = self.apply(step, var, shape_of(y), dtype_of(y))
+        return var
 
     def add(self, ts: list, y: Any) -> Any:
         ones = (None,) * len(ts)

@@ -9,7 +9,7 @@ from gpujac.core.op import Op
 from gpujac.core.trace import Trace, payload
 from gpujac.errors import ConcretizationError, MissingRuleError
 from gpujac.ops.agree import agreement, coefficient
-from gpujac.program.ir import Apply, Gather, Partial, Scale
+from gpujac.program.ir import Apply, Gather, Partial, Scale, held_entries
 
 
 class RecordTrace(Trace):
@@ -115,6 +115,18 @@ class RecordTrace(Trace):
         aval = op.infer(*(aval_of(x) for x in operands))
         constants = tuple(None if q == p else x for q, x in enumerate(operands))
         return self.emit(Partial(op, p, (operands[p].aux,), constants, *aval))
+
+    def call(self, op: Any, operands: tuple) -> tuple:
+        operands = self._opened(operands)
+        if not any(_is_var(self, x) for x in operands):
+            return tuple([self.boxed(y) for y in op(*operands)])
+        raise self.not_linear(op)
+
+    def held(self, map: Any, ts: list) -> list:
+        """The results of a held map of tangents, each of which is a variable of this trace."""
+        first = len(self.entries)
+        self.entries += held_entries(first, map, tuple([t.aux for t in ts]))
+        return [self.tracer(first + 1 + k) for k in range(len(map.dst))]
 
     def concrete(self, x: Any) -> Any:
         if x.aux is None:

@@ -9,8 +9,9 @@ from typing import Any
 from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
 from gpujac.ops.indexing import Slice
 from gpujac.ops.structure import Cast, Reshape
-from gpujac.program.ir import Apply, Chained, Gather, Input, Pick, Program, Scale
+from gpujac.program.ir import Apply, Chained, Gather, Held, Input, Pick, Program, Scale
 from gpujac.transforms.chained import push_chained
+from gpujac.transforms.held import apply_held
 from gpujac.transforms.hot import Hot, raveled_range, rows_of
 from gpujac.transforms.pieces import Pieces, collect, is_read
 
@@ -36,7 +37,7 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
         if hots and i in hots:
             hot = hots.pop(i)
             if ct is None:
-                _pull_hot(entries[i], hot, cts, hots, pieces, conjugate)
+                _pull_hot(entries[i], hot, cts, hots, pieces, conjugate, entries)
                 continue
             ct = plus(ct, hot.dense())
         if ct is None:
@@ -68,9 +69,20 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
 
 def _pull_other(entry: Any, ct: Any, cts: list, pieces: dict, entries: list) -> None:
     """An entry that is not elementwise, read through the dense channel."""
+    kind = entry.__class__
+    if kind is Held:
+        for var, part in zip(entry.reads, apply_held(entry.map.transposed, ct), strict=True):
+            if part is not None:
+                cts[var] = part if cts[var] is None else plus(cts[var], part)
+        return
+    if kind is Pick:  # cotangents of all results of a held map wait in one list
+        (var,) = entry.reads
+        if cts[var] is None:
+            cts[var] = [None] * len(entries[var].map.dst)
+        cts[var][entry.which] = ct
+        return
     if collect(pieces, entry, ct):
         return
-    kind = entry.__class__
     if kind is Gather:
         _pull_gather(entry, ct, cts)
         return
@@ -88,13 +100,17 @@ def _pull_gather(entry: Any, ct: Any, cts: list) -> None:
         cts[var] = value if cts[var] is None else plus(cts[var], value)
 
 
-def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjugate: bool) -> None:
+def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjugate: bool,
+              entries: list) -> None:  # fmt: skip
     """One entry read through the diagonal channel."""
     kind = entry.__class__
     if kind is Scale:
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
         for var, c in zip(entry.reads, coefs, strict=True):
             _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
+        return
+    if kind is Pick:
+        _pull_other(entry, hot.dense(), cts, pieces, entries)
         return
     if kind is Gather:
         if hot.rows * hot.count <= _SMALL:
@@ -195,6 +211,8 @@ def _push_entry(entry: Any, ts: list) -> Any:
         return push_chained(entry, ts)
     if kind is Pick:
         return ts[entry.reads[0]][entry.which]
+    if kind is Held:
+        return apply_held(entry.map, [None if ts[v] is None else _dense(ts[v]) for v in entry.reads])
     assert kind is not Input
     t = ts[entry.reads[0]]
     if type(t) is Hot:

@@ -13,7 +13,7 @@ from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
 from gpujac.backends.choose import WRITABLE as WRITABLE_ARRAYS
 from gpujac.backends.host import HOST
-from gpujac.core.aval import Shape, dtype_of, shape_of
+from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Trace
 from gpujac.ops.agree import agreement
 
@@ -46,6 +46,10 @@ class TangentTrace(Trace):
 
     def rule(self, op: Any, primals: tuple, ts: tuple, operands: tuple, y: Any) -> Any:
         """The jvp rule of a nonlinear op."""
+        raise NotImplementedError
+
+    def called(self, op: Any, primals: tuple, ts: tuple) -> tuple[tuple, tuple]:
+        """Results and tangents of an op that holds functions."""
         raise NotImplementedError
 
     def add(self, ts: list, y: Any) -> Any:
@@ -183,6 +187,13 @@ class TangentTrace(Trace):
         elif present:
             t = self.add([self.partial(op, p, ts[p], values, y) for p in present], y)
         return TracedArray(self, y, t, shape_of(y), dtype_of(y))
+
+    def call(self, op: Any, operands: tuple) -> tuple:
+        values, ts = self.split(operands)
+        if all([t is None for t in ts]):
+            return tuple([self.boxed(y) for y in op(*values)])
+        ys, dys = self.called(op, values, ts)
+        return tuple([TracedArray(self, y, t, *aval_of(y)) for y, t in zip(ys, dys, strict=True)])
 
     def _is_plain_dual(self, x: Any) -> bool:
         """Whether `x` is ours, with a tangent and a NumPy array as its value."""
