@@ -1,4 +1,4 @@
-"""Shapes, continued: repeating, padding, diagonals, triangles, coordinate matrices."""
+"""Shapes, continued: repeating, constants around an array, diagonals, triangles, coordinate matrices."""
 
 import operator
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array.shape import moveaxis, ravel, reshape
+from gpujac.array.shape import concatenate, moveaxis, ravel, reshape
 from gpujac.array.views import viewing
-from gpujac.backends.choose import backend_of
+from gpujac.backends.choose import HOST_TYPES, backend_of
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, kind
 from gpujac.core.trace import Tracer, payload
-from gpujac.errors import ArgumentError, ArgumentTypeError, DispatchError, ShapeError
+from gpujac.errors import ArgumentTypeError, ShapeError
 from gpujac.ops import diagonal as dg
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
@@ -42,65 +43,53 @@ def repeat(x: Any, repeats: Any, axis: Any = None) -> Any:
     return ix.take(n, -a - 1)(x, c.placed(index, x))
 
 
-def _pad_widths(pad_width: Any, rank: int) -> list:
-    if isinstance(pad_width, dict):
-        full = [(0, 0)] * rank
-        for axis, w in pad_width.items():
-            full[axis] = (w, w) if isinstance(w, int) else tuple(w)
-        return full
-    return [tuple(int(n) for n in row) for row in np.broadcast_to(np.asarray(pad_width), (rank, 2))]
+def bordered(x: Any, widths: Any, values: Any = None) -> Any:
+    """`x` with constants around it, zeros by default; a negative width crops.
 
-
-def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0, **options: Any) -> Any:
-    """`x` with a border of constants, or of its own entries (edge, wrap, reflect, symmetric)."""
-    widths = _pad_widths(pad_width, len(x.shape))
-    if any(n < 0 for row in widths for n in row):
-        raise ArgumentError(f"pad: pad_width={pad_width} has negative entries")
-    if mode in ("edge", "wrap", "reflect", "symmetric") and not options:
-        return _repeated_border(x, widths, mode)
-    if mode != "constant" or options:
-        asked = ", ".join((f"mode={mode!r}", *options))
-        raise DispatchError(
-            f"pad: {asked} is not supported on traced arrays; use 'constant', 'edge', 'wrap', 'reflect' or 'symmetric'"
-        )
+    `widths`: (before, after) per axis; `values`: pairs like it. Corners belong to the later axis.
+    """
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, widths, strict=True))
-    key = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, widths, strict=True))
-    padded = ix.pad(shape, key)(x)
-    if isinstance(constant_values, (int, float, complex)) and constant_values == 0:
-        return padded
-    return _bordered(padded, key, shape, constant_values)
+    x = _cropped(x, widths)
+    widths = [(max(a, 0), max(b, 0)) for a, b in widths]
+    if values is None or all([_is_zero(v) for pair in values for v in pair]):
+        key = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, widths, strict=True))
+        return ix.pad(shape, key)(x) if tuple(x.shape) != shape else x
+    for axis, (pair, ends) in enumerate(zip(widths, values, strict=True)):
+        sides = [_block(v, x, axis, n) if n else None for v, n in zip(ends, pair, strict=True)]
+        x = joined(sides[0], x, sides[1], axis)
+    return x
 
 
-def _repeated_border(x: Any, widths: list, mode: str) -> Any:
-    """A border of entries of `x`: one gather per axis, at the positions that NumPy pads with."""
-    for i, (before, after) in enumerate(widths):
-        if before or after:
-            n = x.shape[i]
-            positions = np.pad(np.arange(n), (before, after), mode)  # type: ignore[call-overload]  # mode is a str
-            x = ix.take(n, len(x.shape) - 1 - i)(x, c.placed(positions, x))
-    return c.unshared(x)
+def joined(before: Any, x: Any, after: Any, axis: int) -> Any:
+    """`x` between two arrays along an axis, either of which may be None."""
+    parts = [p for p in (before, x, after) if p is not None]
+    return concatenate(parts, axis) if len(parts) > 1 else x
 
 
-def _bordered(padded: Any, key: tuple, shape: tuple, values: Any) -> Any:
-    """The padded array with constants in its border, axis after axis as NumPy fills it."""
-    if not isinstance(values, Tracer) and np.ndim(values) > 0:
-        pairs = [tuple(row) for row in np.broadcast_to(np.asarray(values), (len(shape), 2))]
+def _cropped(x: Any, widths: Any) -> Any:
+    """`x` without the entries that negative widths take away."""
+    if all([n >= 0 for pair in widths for n in pair]):
+        return x
+    key = tuple((max(-a, 0), n - max(-b, 0), 1) for n, (a, b) in zip(x.shape, widths, strict=True))
+    return ix.slice_of(tuple(x.shape), key)(x)
+
+
+def _is_zero(value: Any) -> bool:
+    return type(value) in SCALARS and value == 0
+
+
+def _block(value: Any, x: Any, axis: int, width: int) -> Any:
+    """`value` in the shape of `x` but for `width` entries along an axis."""
+    target = payload(x)
+    if type(value) not in SCALARS:
+        value = c.astype(value, x.dtype)
+    elif target is None or type(target) in HOST_TYPES:
+        value = np.asarray(value, x.dtype)
     else:
-        pairs = [(values, values)] * len(shape)
-    index = np.zeros(shape, np.intp)  # 0: inside; 2 i + 1 and 2 i + 2: written by axis i
-    for i, (start, stop, _) in enumerate(key):
-        lane = np.moveaxis(index, i, 0)
-        lane[:start], lane[stop:] = 2 * i + 1, 2 * i + 2
-    for i, pair in enumerate(pairs):
-        for side, value in enumerate(pair):
-            mask = index == 2 * i + 1 + side
-            if mask.any():
-                padded = ew.where(_like_flags(mask, padded), _weak_value(value, padded), padded)
-    return padded
-
-
-def _weak_value(value: Any, x: Any) -> Any:
-    return value if type(value) in (int, float, complex) else c.astype(value, x.dtype)
+        value = backend_of(target).asarray(value, x.dtype, target)
+    shape = list(x.shape)
+    shape[axis] = width
+    return c.broadcast(value, tuple(shape))
 
 
 def _like_flags(mask: np.ndarray, x: Any) -> Any:

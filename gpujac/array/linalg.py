@@ -1,17 +1,17 @@
 """Products and linear algebra with NumPy's signatures."""
 
-import math
 from typing import Any
 
 import numpy as np
 import opt_einsum
 
 from gpujac.array import common as c
+from gpujac.array import factor as fa
 from gpujac.array import fill
 from gpujac.array import reduce as red
 from gpujac.array import shape as sh
 from gpujac.core.aval import shape_of
-from gpujac.errors import DispatchError, ShapeError
+from gpujac.errors import ShapeError
 from gpujac.ops import contract as ct
 from gpujac.ops import elementwise as ew
 from gpujac.ops import linalg as la
@@ -209,7 +209,7 @@ def _arranged(x: Any, letters: str, output: str) -> Any:
 def solve(a: Any, b: Any) -> Any:
     """x with a @ x = b, over the last two axes; a 1-d b is a vector."""
     a, b = c.promoted(*(c.floating(v) for v in c.together(a, b)))
-    _check_square(a, "solve")
+    fa.matrix(a, "solve")
     vector = len(b.shape) == 1
     _check_inner(a, b, -1, -1 if vector else -2, "solve")
     if vector:
@@ -223,34 +223,21 @@ def solve(a: Any, b: Any) -> Any:
 
 def inv(a: Any) -> Any:
     """The inverse of square matrices."""
-    a = c.floating(c.lift(a))
-    _check_square(a, "inv")
-    return la.INV(a)
-
-
-def _check_square(a: Any, what: str) -> None:
-    if len(a.shape) < 2 or a.shape[-1] != a.shape[-2]:
-        raise ShapeError(f"{what}: the last two axes of shape {tuple(a.shape)} are not square")
+    return la.INV(fa.matrix(a, "inv"))
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Vector or matrix norm (Frobenius, 1 and infinity for matrices)."""
+    """Vector or matrix norm."""
     if ord is None or (ord == "fro" and (axis is None or len(np.atleast_1d(axis)) == 2)):
         return red.vector_norm(x, axis=axis, keepdims=keepdims)
     axes = c.axes_of(axis, len(x.shape), "norm")
     if len(axes) == 1:
         return red.vector_norm(x, axis=axes[0], keepdims=keepdims, ord=ord)
     order = axis if isinstance(axis, tuple) else axes
+    x = c.floating(x)
     row, column = c.axis_of(order[0], len(x.shape), "norm"), c.axis_of(order[1], len(x.shape), "norm")
-    if ord not in (1, -1, math.inf, -math.inf):
-        raise DispatchError(
-            f"norm: ord={ord!r} of a matrix needs singular values, which traced arrays do not have "
-            "yet; use 'fro', 1 or inf"
-        )
-    add, pick = (row, column) if ord in (1, -1) else (column, row)
-    total = red.sum(red.absolute(x), add, keepdims=True)
-    best = (red.max if ord > 0 else red.min)(total, pick, keepdims=True)
-    return best if keepdims else sh.squeeze(best, (row, column))
+    best = fa.spectral(sh.moveaxis(x, (row, column), (-2, -1)), ord)
+    return sh.expand_dims(best, (row, column)) if keepdims else best
 
 
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:

@@ -12,7 +12,7 @@ from gpujac.array.create import zeros_like
 from gpujac.array.views import link
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer, concrete, payload
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
@@ -307,7 +307,7 @@ def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any 
     if not include_initial:
         return y
     widths = [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))]
-    return fill.pad(y, widths, constant_values=1)
+    return fill.bordered(y, widths, [(1, 1)] * len(widths))
 
 
 def _running_axis(x: Any, axis: Any, what: str) -> int:
@@ -323,7 +323,7 @@ def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any =
     y = cumsum(x, a, dtype, out)
     if not include_initial:
         return y
-    return fill.pad(y, [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))])
+    return fill.bordered(y, [(1, 0) if i - len(y.shape) == a else (0, 0) for i in range(len(y.shape))])
 
 
 def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: Any = c.NO_VALUE) -> Any:
@@ -403,7 +403,7 @@ def _real(x: Any) -> Any:
 
 def nonzero(x: Any) -> tuple:
     """Positions of the nonzero entries: plain integers, found from the values."""
-    return tuple(c.true_positions(concrete(x)))
+    return tuple(c.true_positions(c.deciding("nonzero", x)))
 
 
 def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from gpujac.array import common as c
-from gpujac.array import indexing, reduce, shape
-from gpujac.array.fill import pad
+from gpujac.array import linalg, reduce, shape
+from gpujac.array.padding import pad, sliding_window_view
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import shape_of
 from gpujac.core.trace import concrete
@@ -50,17 +48,12 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Any:
         raise ShapeError(f"convolve: needs two vectors that are not empty, found {shape_of(a)} and {shape_of(v)}")
     if a.shape[0] < v.shape[0]:
         a, v = v, a
-    n, m = a.shape[0], v.shape[0]
-    wide = pad(a, (m - 1, m - 1))
-    windows = indexing.take(wide, np.arange(n + m - 1)[:, None] + np.arange(m), 0)
-    full = reduce.sum(windows * shape.flip(v), -1)
-    if mode == "full":
-        return full
-    if mode == "same":
-        return full[(m - 1) // 2 : (m - 1) // 2 + n]
-    if mode == "valid":
-        return full[m - 1 : n]
-    raise ArgumentError(f"convolve: mode={mode!r} is not one of 'full', 'same', 'valid'")
+    m = v.shape[0]
+    if mode not in ("full", "same", "valid"):
+        raise ArgumentError(f"convolve: mode={mode!r} is not one of 'full', 'same', 'valid'")
+    before = {"full": m - 1, "same": m // 2, "valid": 0}[mode]
+    after = {"full": m - 1, "same": (m - 1) // 2, "valid": 0}[mode]
+    return linalg.matmul(sliding_window_view(pad(a, (before, after)), m), shape.flip(v))
 
 
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:

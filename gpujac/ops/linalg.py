@@ -11,7 +11,8 @@ from gpujac.ops.contract import contract
 from gpujac.ops.structure import CONJ, permute
 
 
-def _adjoint(a: Any) -> Any:
+def adjoint(a: Any) -> Any:
+    """The conjugate transpose."""
     a = permute(tuple(a.shape), (*range(-len(a.shape), -2), -1, -2))(a)
     return CONJ(a) if kind(a.dtype) == "c" else a
 
@@ -42,6 +43,9 @@ class Solve(General):
         x = be.solve(a, be.reshape(b, (*b.shape, 1)))
         return be.reshape(x, tuple(x.shape[:-1]))
 
+    def flops(self, shapes: tuple[Shape, ...], result: Shape) -> int:
+        return 2 * math.prod(result) * shapes[0][-1]  # two triangles; their factors are found once per sweep
+
     def _fold(self, be: Any, a: Any, b: Any) -> Any:
         lead, (n, columns) = tuple(b.shape[:-2]), b.shape[-2:]
         rank = len(b.shape)
@@ -68,7 +72,7 @@ class Solve(General):
         return self(a, right)
 
     def transpose(self, position: int, ct: Any, operands: tuple, shape: Shape) -> Any:
-        return self(_adjoint(operands[0]), ct)
+        return self(adjoint(operands[0]), ct)
 
     def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
         (a, b), (i, j) = xs, axes

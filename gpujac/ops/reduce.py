@@ -6,7 +6,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from gpujac.core.aval import Aval, Shape, kind
+from gpujac.core.aval import Aval, Shape, dtype_of, kind
 from gpujac.core.op import General, Sample, catalogued
 from gpujac.ops import elementwise as ew
 from gpujac.ops.structure import CONJ, cast, real, spread, sum_over
@@ -130,7 +130,7 @@ class Norm(Reduction):
 
     def infer(self, *avals: Aval) -> Aval:
         found = super().infer(*avals)
-        return Aval(found.shape, _real_dtype(found.dtype))
+        return Aval(found.shape, real_dtype(found.dtype))
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         # d |x| = Re <x, dx> / |x|, and 0 at x = 0
@@ -147,7 +147,8 @@ class Norm(Reduction):
         return [*super().samples(), Sample(reduction(cls, (3,), (-1,)), (3,), kinds="c")]
 
 
-def _real_dtype(dtype: Any) -> Any:
+def real_dtype(dtype: Any) -> Any:
+    """The dtype of sizes of numbers of `dtype`."""
     return np.zeros((), dtype).real.dtype if kind(dtype) == "c" else dtype
 
 
@@ -230,14 +231,14 @@ class ComplexAbs(General):
         return be.xp.abs(operands[0])
 
     def infer(self, *avals: Aval) -> Aval:
-        return Aval(avals[0].shape, _real_dtype(avals[0].dtype))
+        return Aval(avals[0].shape, real_dtype(avals[0].dtype))
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         # d |z| = Re(conj(z) dz) / |z|
         (z,), (t,) = primals, tangents
         zero = ew.equal(result, 0)
         unit = ew.where(zero, 0.0, ew.divide(1.0, ew.where(zero, 1.0, result)))
-        return real(z.dtype, result.dtype)(t * CONJ(z)) * unit
+        return real(dtype_of(z), dtype_of(result))(t * CONJ(z)) * unit
 
     @classmethod
     def samples(cls) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""scipy.special with derivatives: logsumexp and expit; the rest is SciPy's own.
+"""scipy.special with derivatives: the gamma and error functions and their kin, softmax, entropies; the rest is SciPy's.
 
 A function without a rule refuses traced arrays with `DispatchError`. SciPy is imported here, so
 this module needs it; `import gpujac` does not.

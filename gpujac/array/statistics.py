@@ -1,0 +1,205 @@
+"""Statistics of samples, and sequences: covariances, reductions that leave NaN out, correlate, unwrap, digitize."""
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpujac.array import common as c
+from gpujac.array import fill, indexing, lookup, order, reduce, series, shape
+from gpujac.backends.choose import backend_of
+from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.trace import concrete
+from gpujac.errors import ArgumentError, DispatchError, ShapeError
+from gpujac.ops import elementwise as ew
+from gpujac.ops.contract import contract
+
+
+# ---------------------------------------------------------------- covariances
+def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: Any = None, fweights: Any = None,
+        aweights: Any = None, *, dtype: Any = None) -> Any:  # fmt: skip
+    """Covariance matrix of variables in rows (columns where not `rowvar`)."""
+    x = _variables(c.cast_if(c.floating(c.lift(m, y)), dtype), rowvar)
+    if y is not None:
+        x = shape.concatenate([x, _variables(c.floating(c.lift(y, m)), rowvar, short=True)], 0)
+    ddof = (0 if bias else 1) if ddof is None else operator.index(ddof)
+    weights = [c.lift(w, x) for w in (fweights, aweights) if w is not None]
+    weights = [c.astype(w, reduce.real(x).dtype) for w in weights]
+    if any([shape_of(w) != (x.shape[1],) for w in weights]):
+        raise ShapeError(f"cov: weights of shapes {[shape_of(w) for w in weights]} for {x.shape[1]} observations")
+    if not weights:
+        total, d = x.shape[1], x - reduce.mean(x, 1, keepdims=True)
+        return shape.squeeze(_outer_product(d, d) / _left(total - ddof))
+    w = weights[0] if len(weights) == 1 else weights[0] * weights[1]
+    total = reduce.sum(w)
+    d = x - reduce.sum(x * w, 1, keepdims=True) / total
+    free = total - ddof * (1.0 if aweights is None else reduce.sum(w * weights[-1]) / total) if ddof else total
+    return shape.squeeze(_outer_product(d, d * w) / free)
+
+
+def _variables(x: Any, rowvar: bool, short: bool = False) -> Any:
+    """Variables in rows; `short` says that one row stays one, as NumPy has it for the second array."""
+    if len(x.shape) > 2:
+        raise ShapeError(f"cov: an array of shape {tuple(x.shape)}; give a vector or a matrix")
+    turned = not rowvar and len(x.shape) == 2 and not (short and x.shape[0] == 1)
+    x = shape.atleast_2d(x)
+    return shape.transpose(x) if turned else x
+
+
+def _outer_product(x: Any, y: Any) -> Any:
+    return contract("ij", "kj", "ik")(x, reduce.conj(y))
+
+
+def _left(count: float) -> float:
+    return float(max(count, 0))
+
+
+def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -> Any:
+    """Correlation coefficients; of one variable alone, 1."""
+    found = cov(x, y, rowvar, dtype=dtype)
+    if shape_of(found) == ():
+        return found / found
+    size = ew.sqrt(reduce.real(fill.diagonal(found)))
+    found = found / shape.reshape(size, (-1, 1)) / size
+    return found if kind(dtype_of(found)) == "c" else ew.clip(found, -1.0, 1.0)
+
+
+# ---------------------------------------------------------------- without NaN
+def _numbers(x: Any, where: Any) -> Any:
+    keep = ew.logical_not(ew.isnan(x))
+    return keep if where is c.NO_VALUE or where is True else ew.logical_and(keep, c.lift(where, x))
+
+
+def nanvar(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *,
+           where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE, correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Variance of the entries that are numbers."""
+    keep = _numbers(x, where)
+    return reduce.var(ew.where(keep, x, 0.0), axis, dtype, out, ddof, keepdims, where=keep, mean=mean,
+                      correction=correction)  # fmt: skip
+
+
+def nanstd(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *,
+           where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE, correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Standard deviation of the entries that are numbers."""
+    keep = _numbers(x, where)
+    return reduce.std(ew.where(keep, x, 0.0), axis, dtype, out, ddof, keepdims, where=keep, mean=mean,
+                      correction=correction)  # fmt: skip
+
+
+def nanprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
+            initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Product of the entries that are numbers."""
+    return reduce.prod(ew.where(ew.isnan(x), 1.0, x), axis, dtype, out, keepdims, initial, where)
+
+
+def nancumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+    """Running sum, NaN counting as zero."""
+    return reduce.cumsum(ew.where(ew.isnan(x), 0.0, x), axis, dtype, out)
+
+
+def nancumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+    """Running product, NaN counting as one."""
+    return reduce.cumprod(ew.where(ew.isnan(x), 1.0, x), axis, dtype, out)
+
+
+def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
+                method: str = "linear", keepdims: Any = False, **others: Any) -> Any:  # fmt: skip
+    """Quantiles of the entries that are numbers; NaN where there are none."""
+    c.refuse("nanquantile", out=out, **others)
+    if method != "linear":
+        raise DispatchError(f"nanquantile: method={method!r} is not supported on traced arrays; use 'linear'")
+    a = c.floating(c.lift(a, q))
+    q = np.asarray(c.on_host(concrete(q)), np.float64)
+    if q.ndim > 1:
+        raise ShapeError(f"nanquantile: q of shape {q.shape}; give a number or a vector")
+    if not np.all((q >= 0) & (q <= 1)):
+        raise ArgumentError("nanquantile: q must be from 0 to 1 (nanpercentile: from 0 to 100)")
+    rank = len(a.shape)
+    axes = c.axes_of(axis, rank, "nanquantile")
+    kept = [i for i in range(-rank, 0) if i not in axes]
+    lines = shape.reshape(shape.transpose(a, (*kept, *axes)), (*(a.shape[i] for i in kept), -1))
+    y = _along_lines(order.sort(lines), reduce.sum(_numbers(lines, True), -1, keepdims=True), q.ravel())
+    y = shape.reshape(shape.moveaxis(y, -1, 0), (*q.shape, *(a.shape[i] for i in kept)))
+    if keepdims and keepdims is not c.NO_VALUE:
+        y = shape.reshape(y, (*q.shape, *(1 if i - rank in axes else n for i, n in enumerate(a.shape))))
+    return y
+
+
+def _along_lines(lines: Any, counts: Any, q: np.ndarray) -> Any:
+    """Quantiles of sorted lines of which the first `counts` entries are numbers."""
+    at = c.astype(counts, np.float64) * c.placed(q, lines) - c.placed(q, lines)  # (count - 1) q
+    low = ew.floor(ew.maximum(at, 0.0))
+    last = ew.maximum(counts - 1, 0)
+    first = c.astype(low, np.int64)
+    second = ew.minimum(first + 1, last)
+    below, above = (indexing.take_along_axis(lines, i, -1) for i in (first, second))
+    share = c.astype(at - low, lines.dtype)
+    return ew.where(ew.equal(counts, 0), math.nan, below + (above - below) * share)
+
+
+def nanpercentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
+                  method: str = "linear", keepdims: Any = False, **others: Any) -> Any:  # fmt: skip
+    """Percentiles of the entries that are numbers."""
+    return nanquantile(a, np.asarray(c.on_host(concrete(q))) / 100.0, axis, out, overwrite_input, method, keepdims,
+                       **others)  # fmt: skip
+
+
+def nanmedian(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
+    """Median of the entries that are numbers."""
+    return nanquantile(a, 0.5, axis, out, overwrite_input, "linear", keepdims)
+
+
+# ---------------------------------------------------------------- sequences
+def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
+    """Cross-correlation of two vectors: sums of a[n + k] conj(v[n])."""
+    a, v = c.together(a, v)
+    if len(shape_of(v)) != 1:
+        raise ShapeError(f"correlate: needs two vectors, found shapes {shape_of(a)} and {shape_of(v)}")
+    n, m = shape_of(a)[0], shape_of(v)[0]
+    if n < m and mode == "same":  # NumPy turns the other way round, which moves the middle by one
+        return shape.flip(reduce.conj(correlate(v, a, mode)))
+    return series.convolve(a, reduce.conj(shape.flip(v)), mode)
+
+
+def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: float = 2 * math.pi) -> Any:
+    """Angles without jumps: multiples of the period are added, which have no derivative."""
+    p = c.floating(c.lift(p))
+    steps = reduce.diff(p, axis=axis)
+    half = period / 2
+    turns = ew.floor((steps + half) / period)
+    turns = ew.where(ew.logical_and(ew.equal(turns * period, steps + half), ew.greater(steps, 0)), turns - 1, turns)
+    limit = half if discont is None else discont
+    jumps = ew.where(ew.less(reduce.absolute(steps), limit), 0.0, turns * -period)
+    at = c.axis_of(axis, len(p.shape), "unwrap")
+    widths = [(1, 0) if i - len(p.shape) == at else (0, 0) for i in range(len(p.shape))]
+    return p + fill.bordered(reduce.cumsum(jumps, at), widths)
+
+
+def digitize(x: Any, bins: Any, right: bool = False) -> Any:
+    """The number of the bin of each entry; the edges rise or fall."""
+    x, bins = c.strong(c.together(x, bins))
+    if len(shape_of(bins)) != 1:
+        raise ShapeError(f"digitize: needs a vector of edges, found shape {shape_of(bins)}")
+    if not _falls(bins):
+        return lookup.searchsorted(bins, x, "left" if right else "right")
+    return bins.shape[0] - lookup.searchsorted(shape.flip(bins), x, "right" if right else "left")
+
+
+def _falls(bins: Any) -> bool:
+    edges = concrete(bins)
+    return bool(edges.shape[0] > 1 and backend_of(edges).xp.all(edges[:-1] >= edges[1:]) and edges[0] != edges[-1])
+
+
+def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
+    """Powers of the entries of a vector, in columns."""
+    if len(shape_of(x)) != 1:
+        raise ShapeError(f"vander: needs a vector, found shape {shape_of(x)}")
+    count = x.shape[0] if N is None else operator.index(N)
+    columns = [x * 0 + 1]
+    while len(columns) < count:
+        columns.append(columns[-1] * x if len(columns) > 1 else x)
+    columns = columns[:count]
+    if not columns:
+        return x[:, None][:, :0]
+    return shape.stack(columns if increasing else columns[::-1], -1)

@@ -1,0 +1,70 @@
+"""Special functions: one row each, evaluated by SciPy, or by CuPy's version of it.
+
+Slopes are other rows of the table (of gammaln digamma, of digamma Hurwitz's zeta), so every order is there.
+"""
+
+import math
+from typing import Any
+
+from gpujac.core.op import pointwise
+from gpujac.ops.elementwise import divide, equal, exp, log, log1p, square, where
+
+_ROOT_PI = math.sqrt(math.pi)
+_ROOT_2PI = math.sqrt(2.0 * math.pi)
+_GENERIC = {"generic": "the array API standard has no special functions"}
+_NO_FORMULA = {"slope": "of Hurwitz's zeta only the derivative by its second operand has a formula"}
+
+
+def _special(name: str, *slopes: Any, **fields: Any) -> Any:
+    return pointwise(name, len(slopes), slopes=slopes, **{"refuses": _GENERIC, **fields})
+
+
+def _no_formula(*_: Any) -> Any:
+    raise zeta.missing("slope")
+
+
+# The gamma function and its kin.
+zeta = _special(
+    "zeta", _no_formula, lambda s, q, y: -s * zeta(s + 1, q), low=0.3, high=4.0, kinds="tf",
+    refuses={**_GENERIC, **_NO_FORMULA},
+)  # fmt: skip
+digamma = _special("digamma", lambda x, y: zeta(2.0, x), low=0.2, high=4.0)
+gammaln = _special("gammaln", lambda x, y: digamma(x), low=0.2, high=4.0)
+gamma = _special("gamma", lambda x, y: y * digamma(x), low=0.4, high=3.0)
+betaln = _special(
+    "betaln", lambda a, b, y: digamma(a) - digamma(a + b), lambda a, b, y: digamma(b) - digamma(a + b),
+    low=0.3, high=3.0,
+)  # fmt: skip
+
+# The error function and the normal distribution.
+erf = _special("erf", lambda x, y: (2.0 / _ROOT_PI) * exp(-square(x)))
+erfc = _special("erfc", lambda x, y: (-2.0 / _ROOT_PI) * exp(-square(x)))
+erfinv = _special("erfinv", lambda x, y: (0.5 * _ROOT_PI) * exp(square(y)), singular=True, low=-0.9, high=0.9)
+erfcinv = _special("erfcinv", lambda x, y: (-0.5 * _ROOT_PI) * exp(square(y)), singular=True, low=0.2, high=1.8)
+erfcx = _special("erfcx", lambda x, y: 2.0 * x * y - 2.0 / _ROOT_PI, low=-1.0)
+ndtr = _special("ndtr", lambda x, y: exp(-0.5 * square(x)) / _ROOT_2PI)
+ndtri = _special("ndtri", lambda x, y: _ROOT_2PI * exp(0.5 * square(y)), singular=True, low=0.1, high=0.9)
+log_ndtr = _special("log_ndtr", lambda x, y: exp(-0.5 * square(x) - y) / _ROOT_2PI)
+
+# Logarithms with care.
+logit = _special("logit", lambda x, y: divide(1.0, x * (1.0 - x)), singular=True, low=0.1, high=0.9)
+
+
+def _ratio(x: Any, y: Any) -> Any:
+    """x / y, and 0 at x = 0 whatever y is."""
+    return divide(x, where(equal(x, 0), 1.0, y))
+
+
+xlogy = _special(
+    "xlogy", lambda x, y, z: log(y), lambda x, y, z: _ratio(x, y), singular=True, low=0.2
+)
+xlog1py = _special(
+    "xlog1py", lambda x, y, z: log1p(y), lambda x, y, z: _ratio(x, 1.0 + y), singular=True, low=-0.6
+)
+entr = _special("entr", lambda x, y: -log(x) - 1.0, singular=True, low=0.2)
+rel_entr = _special(
+    "rel_entr", lambda x, y, z: log(divide(x, y)) + 1.0, lambda x, y, z: -_ratio(x, y), singular=True, low=0.2
+)
+kl_div = _special(
+    "kl_div", lambda x, y, z: log(divide(x, y)), lambda x, y, z: 1.0 - _ratio(x, y), singular=True, low=0.2
+)
