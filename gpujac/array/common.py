@@ -8,10 +8,12 @@ import numpy as np
 from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
 from gpujac.backends.host import SCALARS
 from gpujac.core.aval import dtype_of, is_differentiable, item_bytes, kind, shape_of
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.source import asked_at
+from gpujac.core.trace import Tracer, concrete, is_mapped, payload
 from gpujac.errors import (
     ArgumentTypeError,
     AxisError,
+    ConcretizationError,
     DispatchError,
     DTypeError,
     MutationError,
@@ -70,6 +72,16 @@ def on_host(x: Any) -> np.ndarray:
     if type(x) in HOST_TYPES or isinstance(x, (list, tuple)):
         return np.asarray(x)
     return getattr(backend_of(x).xp, "asnumpy", np.asarray)(x)
+
+
+def deciding(what: str, x: Any) -> Any:
+    """The value of `x` where it decides the shape of a result; an error where it differs between lanes."""
+    if is_mapped(x):
+        raise ConcretizationError(
+            f"{what}: the shape of the result depends on values that differ between the lanes of vmap; keep the "
+            "shape, as in np.where(condition, x, 0), or use vmap(..., method=\"loop\")" + asked_at()
+        )
+    return concrete(x)
 
 
 def true_positions(flags: Any) -> tuple:

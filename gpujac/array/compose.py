@@ -10,7 +10,6 @@ from gpujac.array import common as c
 from gpujac.array import fill, indexing, linalg, reduce, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, shape_of
-from gpujac.core.trace import concrete
 from gpujac.errors import ArgumentError, ShapeError
 from gpujac.ops import elementwise as ew
 
@@ -192,20 +191,20 @@ def delete(x: Any, obj: Any, axis: Any = None) -> Any:
     """`x` without the entries at plain positions along `axis` (raveled by default)."""
     if axis is None:
         x, axis = shape.ravel(x), 0
-    kept = np.delete(np.arange(x.shape[axis]), obj if isinstance(obj, slice) else c.on_host(concrete(obj)))
+    kept = np.delete(np.arange(x.shape[axis]), obj if isinstance(obj, slice) else c.on_host(c.deciding("delete", obj)))
     return indexing.take(x, kept, axis)
 
 
 def compress(condition: Any, x: Any, axis: Any = None, out: Any = None) -> Any:
     """The entries along `axis` where a plain condition holds."""
     c.refuse("compress", out=out)
-    flags = concrete(c.lift(condition))
+    flags = c.deciding("compress", c.lift(condition))
     return indexing.take(x, c.true_positions(backend_of(flags).ravel(flags, 0))[0], axis)
 
 
 def extract(condition: Any, x: Any) -> Any:
     """The entries of the raveled array where a condition with plain values holds."""
-    flags = concrete(c.lift(condition))
+    flags = c.deciding("extract", c.lift(condition))
     return compress(backend_of(flags).ravel(flags, 0), x)
 
 

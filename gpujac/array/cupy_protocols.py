@@ -71,8 +71,8 @@ def elementwise(kernel: Any, args: tuple, kwargs: dict) -> Any:
         return known[1](*args)
     if not isinstance(kernel, sys.modules["cupy"].ufunc):
         raise DispatchError(
-            f"{kernel.name}: an ElementwiseKernel is CUDA C++ code, which has no derivative rule (giving it one "
-            f"comes with custom operations, in a later version); {_CURE}"
+            f"{kernel.name}: an ElementwiseKernel is CUDA C++ code, which has no derivative rule; call it in an "
+            f"implementation of a custom op (gpujac.custom_op), which has rules of its own, or {_CURE}"
         )
     name, f = known or _special(kernel)
     return _called(name, f, kernel.nin, args, kwargs)

@@ -12,18 +12,20 @@ from gpujac.array import shape as sh
 from gpujac.array.views import become, check_fits, check_storable, link, write_positions
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer, concrete, payload
+from gpujac.core.source import asked_at
+from gpujac.core.trace import Tracer, concrete, is_mapped, payload
 from gpujac.errors import ConcretizationError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
+from gpujac.ops.batching import harmless
 
 
 def getitem(x: Any, key: Any) -> Any:
     """`x[key]` by NumPy's rules."""
-    if key.__class__ is not tuple:
-        key = (key,)
-    plan = _plan_of(x.shape, key)
+    single = key.__class__ is int  # in a loop over the entries: the short way
+    key = key if key.__class__ is tuple else (key,)
+    plan = _plan(x.shape, key) if single else _plan_of(x.shape, key)
     view = isinstance(x, Tracer)
     if plan is None:
         view = view and all(isinstance(k, (Tracer, np.generic)) or _is_basic(k) for k in key)  # NumPy copies
@@ -86,7 +88,7 @@ def _fitted(value: Any, shape: tuple, target: tuple, x: Any) -> Any:
     """`value` cast and broadcast to the selected shape, as an array of x's library."""
     check_fits(shape_of(value), shape)
     if not isinstance(value, Tracer) and (type(value) in (int, float, complex, bool) or dtype_of(value) != x.dtype):
-        like = payload(x)
+        like = value if payload(x) is None else payload(x)  # a linear function is recorded without values
         value = backend_of(like).asarray(value, x.dtype, like)
     value = c.astype(value, x.dtype)
     while len(value.shape) > len(shape):
@@ -103,6 +105,8 @@ def _plain(k: Any) -> Any:
         return k
     if isinstance(k, Tracer):
         _check_index(k)
+        if is_mapped(k):
+            return k
         try:
             k = concrete(k)
         except ConcretizationError:
@@ -125,10 +129,7 @@ def _check_index(k: Any) -> None:
 
 
 def _plain_slice(k: slice) -> slice:
-    def bound(v: Any) -> Any:
-        return v if v is None else operator.index(v)
-
-    return slice(bound(k.start), bound(k.stop), bound(k.step))
+    return slice(*[v if v is None else operator.index(v) for v in (k.start, k.stop, k.step)])
 
 
 def _is_basic(k: Any) -> bool:
@@ -280,6 +281,7 @@ def _positions(index: Any, size: int, axis: int) -> Any:
     """An integer or boolean index array as positions along `axis` of length `size`."""
     if kind(dtype_of(index)) == "b":
         return _true_positions(index, size, axis)[0]
+    index = harmless(index)
     target = payload(index)
     if isinstance(target, np.ndarray) and target.size and (target.max() >= size or target.min() < -size):
         bad = target[(target >= size) | (target < -size)].flat[0]
@@ -292,7 +294,7 @@ def _true_positions(mask: Any, size: int, axis: int) -> tuple:
     if isinstance(mask, Tracer):
         raise ConcretizationError(
             "a boolean mask that differs between the lanes of vmap selects a different number of "
-            "entries in each; use gpujac.numpy.where(mask, x, 0) instead"
+            "entries in each; use gpujac.numpy.where(mask, x, 0) instead" + asked_at()
         )
     if mask.shape[0] != size:
         raise IndexError(f"boolean index of length {mask.shape[0]} for axis {axis} with size {size}")
@@ -316,8 +318,7 @@ def _flat_index(x: Any, key: tuple) -> Any:
 
 
 def _computed_flat_index(shape: tuple, key: tuple, like: Any) -> Any:
-    """The same by arithmetic on the positions, for index arrays that differ between lanes or that lie
-    on a device, as `like` does."""
+    """The same by arithmetic on positions, for index arrays that differ between lanes or lie on a device as `like`."""
     entries = _entries(shape, key)
     arrays = [i for i, (k, _) in enumerate(entries) if not isinstance(k, (slice, type(None)))]
     special = [i for i, k in enumerate(key) if not (k is None or k is Ellipsis or isinstance(k, slice))]
@@ -409,10 +410,8 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     a = c.axis_of(axis, len(x.shape), "take") + len(x.shape)
     n = x.shape[a]
     index = _plain(c.lift(indices))
-    if mode == "wrap":
-        index = index % n
-    elif mode == "clip":
-        index = ew.clip(index, 0, n - 1)
+    if mode in ("wrap", "clip"):
+        index = index % n if mode == "wrap" else ew.clip(index, 0, n - 1)
     if isinstance(index, int):
         return c.unshared(getitem(x, (slice(None),) * a + (index,)))
     return _take(x, _positions(index, n, a), a)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import create
+from gpujac.array import create, fft
 from gpujac.array.cupy_protocols import Ufunc, fuse, matmul
+from gpujac.array.padding import cropping, sliding_window_view
 from gpujac.array.series import Joiner
 from gpujac.array.table import LINALG, SCIPY, TABLE
 from gpujac.backends.choose import backend_of
@@ -44,7 +45,6 @@ OLD_NAMES = {
     "alltrue": "all", "sometrue": "any", "product": "prod", "cumproduct": "cumprod", "round_": "round",
     "row_stack": "vstack", "trapz": "trapezoid",
 }  # fmt: skip
-_SUBMODULES = frozenset(("fft", "random"))  # of CuPy, whose functions never ask a traced array
 _CURE = (
     "is not supported on traced arrays; write it with the functions of gpujac.{}, or compute it "
     "from gpujac.value(x) if it needs no derivative"
@@ -105,6 +105,8 @@ def _entry(library: str, name: str, theirs: Any, table: dict[str, Any], one: Cal
         return fuse(theirs)
     if library == "cupy" and name == "matmul":
         return dispatching(name, matmul, theirs)
+    if name == "pad":
+        theirs = cropping(theirs)
     ours = table.get(OLD_NAMES.get(name, name) if library == "cupy" else name)
     if name in _MAKERS:
         made = create.boxing(theirs)
@@ -133,10 +135,20 @@ def _linalg(xp: Any) -> types.ModuleType:
     return module_of(library, {**LINALG, **own})
 
 
-def _refusing_module(xp: Any, name: str) -> types.ModuleType:
-    """A submodule of CuPy's: plain arrays pass through, traced ones are refused."""
-    library, module = f"{xp.__name__}.{name}", getattr(xp, name)
-    return module_of(library, {n: _entry(library, n, getattr(module, n), {}) for n in _names(module)})
+def _submodule(xp: Any, name: str, table: dict[str, Any]) -> types.ModuleType:
+    """A submodule of a library: plain arrays pass through, traced ones go to the table or are refused."""
+    library, module = f"{xp.__name__}.{name}", getattr(xp, name, SimpleNamespace())
+    own = {n: _entry(library, n, getattr(module, n), table) for n in _names(module)}
+    return module_of(library, {**table, **own})
+
+
+def _lib(xp: Any) -> types.ModuleType:
+    """CuPy's `lib`, whose sliding windows never ask a traced array."""
+    theirs = xp.lib.stride_tricks
+    window = dispatching("sliding_window_view", sliding_window_view, theirs.sliding_window_view)
+    names = {**{n: getattr(theirs, n) for n in _names(theirs)}, "sliding_window_view": window}
+    tricks = module_of(f"{xp.__name__}.lib.stride_tricks", names)
+    return module_of(f"{xp.__name__}.lib", {**{n: getattr(xp.lib, n) for n in _names(xp.lib)}, "stride_tricks": tricks})
 
 
 def module_of(name: str, names: dict[str, Any]) -> types.ModuleType:
@@ -152,9 +164,10 @@ def names_over(xp: Any) -> dict[str, Any]:
     one = xp.ones if xp.__name__ == "cupy" else None
     own = {name: _entry(xp.__name__, name, getattr(xp, name), TABLE, one) for name in _names(xp)}
     if xp.__name__ == "cupy":
-        own.update({name: _refusing_module(xp, name) for name in _SUBMODULES})
+        own["random"] = _submodule(xp, "random", {})
         own["get_array_module"] = array_module(xp)
-    return {**TABLE, **own, "linalg": _linalg(xp)}
+        own["lib"] = _lib(xp)
+    return {**TABLE, **own, "linalg": _linalg(xp), "fft": _submodule(xp, "fft", fft.NAMES)}
 
 
 def array_module(xp: Any, ours: Any = None) -> Callable:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import indexing, reduce, shape
+from gpujac.array import fft, indexing, padding, reduce, shape
 from gpujac.array.table import LINALG, SCIPY, TABLE
 from gpujac.array.views import become, check_fits, check_storable
 from gpujac.core.aval import dtype_of, kind, shape_of
@@ -23,6 +23,8 @@ _FUNCTIONS: dict[Any, Any] = {
         for name, f in TABLE.items()
         if getattr(np, name, None) is not None and not isinstance(getattr(np, name), np.ufunc)
     },
+    **{getattr(np.fft, name): f for name, f in fft.NAMES.items()},
+    np.lib.stride_tricks.sliding_window_view: padding.sliding_window_view,
 }
 _REDUCE = {
     np.add: reduce.sum,

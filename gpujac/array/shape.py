@@ -19,8 +19,8 @@ from gpujac.ops import structure as st
 
 
 def _new_shape(old: tuple, shape: Any) -> tuple:
-    wanted = shape if isinstance(shape, (tuple, list)) else (shape,)
-    new = tuple(operator.index(n) for n in wanted)
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
+    new = tuple(operator.index(n) for n in (shape if several else (shape,)))
     total = math.prod(old)
     if -1 in new:
         known = math.prod(n for n in new if n != -1)

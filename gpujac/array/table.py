@@ -5,8 +5,23 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import compose, create, fill, indexing, linalg, order, reduce, series, shape
-from gpujac.backends.choose import HOST_TYPES, backend_of
+from gpujac.array import (
+    compose,
+    create,
+    factor,
+    fill,
+    indexing,
+    linalg,
+    lookup,
+    order,
+    padding,
+    reduce,
+    series,
+    shape,
+    special,
+    statistics,
+)
+from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete, payload
@@ -161,12 +176,6 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     return (y, total) if returned else y
 
 
-def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
-    """Positions where `v` would be inserted: plain integers, found from the values."""
-    a, v = (concrete(x) for x in c.together(a, v))
-    return backend_of(v if type(a) in HOST_TYPES else a).xp.searchsorted(a, v, side=side, sorter=sorter)
-
-
 def flatnonzero(x: Any) -> Any:
     """Positions of the nonzero entries in the raveled array."""
     return reduce.nonzero(shape.ravel(x))[0]
@@ -202,7 +211,8 @@ class _Empty:
     """A plain array with the shape and dtype of a traced one and no data."""
 
     def __init__(self, x: Tracer) -> None:
-        self.array = np.broadcast_to(np.zeros((), x.dtype), x.shape)
+        name = x.dtype if isinstance(x.dtype, np.dtype) else str(x.dtype).rpartition(".")[2]  # of other libraries
+        self.array = np.broadcast_to(np.zeros((), name), x.shape)
 
 
 def _from_module(module: Any, names: str) -> dict[str, Any]:
@@ -210,16 +220,20 @@ def _from_module(module: Any, names: str) -> dict[str, Any]:
 
 
 TABLE: dict[str, Any] = {
-    **{name: op for name, op in POINTWISE.items() if name not in ("guarded", "logistic")},
+    **{name: op for name, op in POINTWISE.items() if name not in ("guarded", "logistic", *special.NAMES)},
     **{alias: POINTWISE[name] for alias, name in POINTWISE_ALIASES.items()},
     **_from_module(shape, """reshape ravel transpose matrix_transpose swapaxes moveaxis squeeze expand_dims
         broadcast_to broadcast_arrays concatenate stack vstack hstack column_stack atleast_1d atleast_2d atleast_3d
         array_split split unstack flip roll"""),
-    **_from_module(fill, "tile repeat pad diagonal diag trace tril triu meshgrid"),
+    **_from_module(fill, "tile repeat diagonal diag trace tril triu meshgrid"),
+    "pad": padding.pad,
     **_from_module(reduce, """sum mean var std max min prod any all argmax argmin count_nonzero cumsum
         cumulative_sum cumprod cumulative_prod diff absolute conj real imag nonzero ptp"""),
     **_from_module(indexing, "take take_along_axis"),
+    **_from_module(lookup, "interp searchsorted quantile percentile"),
     **_from_module(series, "gradient convolve bincount polyval"),
+    **_from_module(statistics, """cov corrcoef nanvar nanstd nanprod nancumsum nancumprod nanquantile nanpercentile
+        nanmedian correlate unwrap digitize vander"""),
     **_from_module(order, "argsort argpartition sort partition median copyto putmask put put_along_axis fill_diagonal"),
     **_from_module(linalg, "matmul dot vecdot vdot inner outer tensordot einsum cross"),
     **_from_module(create, """zeros_like ones_like empty_like full_like copy asarray ascontiguousarray array full
@@ -228,8 +242,7 @@ TABLE: dict[str, Any] = {
         nanmin trapezoid ediff1d dstack append block hsplit vsplit dsplit fliplr flipud rot90 rollaxis
         diagflat delete compress extract kron"""),
     **{f.__name__: f for f in (where, clip, sign, fabs, isclose, allclose, array_equal, nan_to_num, round,
-                               degrees, radians, angle, average, searchsorted,
-                               flatnonzero, argwhere, real_if_close)},
+                               degrees, radians, angle, average, flatnonzero, argwhere, real_if_close)},
     **{name: _info(name) for name in """shape ndim size isscalar result_type can_cast iscomplexobj
         isrealobj""".split()},
     "may_share_memory": shares_memory,
@@ -251,6 +264,7 @@ TABLE: dict[str, Any] = {
 LINALG: dict[str, Any] = {
     **_from_module(compose, "matrix_power multi_dot"),
     **_from_module(linalg, "solve inv norm matrix_norm matmul outer tensordot vecdot cross"),
+    **_from_module(factor, "det slogdet cholesky eigh eigvalsh svd svdvals qr pinv lstsq cond"),
     "vector_norm": lambda x, /, *, axis=None, keepdims=False, ord=2: reduce.vector_norm(
         x, axis=axis, keepdims=keepdims, ord=ord
     ),
@@ -258,4 +272,10 @@ LINALG: dict[str, Any] = {
     "diagonal": lambda x, /, *, offset=0: fill.diagonal(x, offset, -2, -1),
     "trace": lambda x, /, *, offset=0, dtype=None: fill.trace(x, offset, -2, -1, dtype),
 }
-SCIPY: dict[str, Any] = {"logsumexp": reduce.logsumexp, "expit": ew.logistic, "logistic": ew.logistic}
+SCIPY: dict[str, Any] = {
+    **{name: POINTWISE[name] for name in special.NAMES},
+    **_from_module(special, "softmax log_softmax psi polygamma"),
+    "logsumexp": reduce.logsumexp,
+    "expit": ew.logistic,
+    "logistic": ew.logistic,
+}

@@ -9,13 +9,15 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import cupy_protocols, fill, indexing, linalg, memory, order, reduce, shape
 from gpujac.array.compose import compress
+from gpujac.array.lookup import searchsorted
 from gpujac.array.namespace import namespace_over
 from gpujac.array.protocols import UFUNCS, add_at, array_function, array_ufunc
-from gpujac.array.table import clip, round, searchsorted
+from gpujac.array.table import clip, round
 from gpujac.array.views import become, check_fits, check_storable
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
-from gpujac.core.op import Unary
+from gpujac.core.op import Binary, Unary
+from gpujac.core.source import asked_at
 from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ConcretizationError, DerivativeWarning
 from gpujac.ops import elementwise as ew
@@ -154,7 +156,7 @@ class TracedArray(Tracer):
         value: Any = self
         while isinstance(value, Tracer):
             if not value.owner.alive:
-                raise value.owner.leaked()
+                raise value.owner.leaked(value)
             if value.aux is not None:
                 raise self._lost(what)
             value = value.value
@@ -166,15 +168,15 @@ class TracedArray(Tracer):
                 f"{what} of a mapped array of shape {self.shape} (vmap of {self.owner.origin}): there "
                 "is one value per lane. Use np functions instead of math, "
                 "gpujac.numpy.take(table, i, axis=0) instead of table[i] for a plain table, "
-                'np.where(condition, a, b) instead of a branch, or vmap(..., method="loop"), which runs '
-                "the function once per lane"
+                "gpujac.cond or np.where(condition, a, b) instead of a branch, gpujac.while_loop instead of a "
+                'loop, or vmap(..., method="loop"), which runs the function once per lane' + asked_at()
             )
         return ConcretizationError(
             f"{what} of a traced array of shape {self.shape} ({self.owner.transform} of "
             f"{self.owner.origin}) would lose its derivative without a word. Use np functions "
             "instead of math, np.stack([...]) instead of np.array([...]), np.zeros_like(x) as the "
             "buffer to write into (or import gpujac.numpy as np, whose array, asarray and zeros can "
-            "hold traced values), and gpujac.value(x) to drop the derivative on purpose"
+            "hold traced values), and gpujac.value(x) to drop the derivative on purpose" + asked_at()
         )
 
     def item(self, *args: int) -> Any:
@@ -218,7 +220,9 @@ class TracedArray(Tracer):
 
     def detached(self) -> Any:
         """A new traced array with this payload that shares no memory in NumPy's eyes."""
-        return TracedArray(self.owner, self.value, self.aux, self.shape, self.dtype)
+        y = TracedArray(self.owner, self.value, self.aux, self.shape, self.dtype)
+        y.code, y.at = self.code, self.at  # it is the same value
+        return y
 
     # Reading and writing.
     def __getitem__(self, key: Any) -> Any:
@@ -239,6 +243,15 @@ class TracedArray(Tracer):
             f = UFUNCS.get(ufunc)
             if f.__class__ is Unary:
                 return self.owner.unary(f, self)
+            if f.__class__ is Binary:
+                x, y = inputs
+                if x.__class__ is TracedArray:
+                    if y.__class__ is TracedArray:
+                        return (y if y.owner.level > x.owner.level else x).owner.binary(f, x, y)
+                    if y.__class__ not in _SEQUENCES:
+                        return x.owner.binary(f, x, y)
+                elif x.__class__ not in _SEQUENCES:
+                    return y.owner.binary(f, x, y)
             if f is not None:
                 for x in inputs:
                     if x.__class__ in _SEQUENCES:
@@ -336,7 +349,10 @@ class TracedArray(Tracer):
 
     def copy(self, order: str = "C") -> Any:
         """A copy that later writes do not touch."""
-        return self.detached()
+        y = self.detached()
+        y.code = None
+        y.mark()
+        return y
 
     def view(self, *args: Any) -> Any:
         """A traced array that shares this one's memory in NumPy's eyes."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpujac.array.common import placed, unshared
 from gpujac.backends.choose import backend_of
+from gpujac.core import taking
 from gpujac.core.aval import kind, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import DTypeError, MutationError, ShapeError
@@ -134,7 +135,13 @@ def write_positions(x: Any, flat: Any, value: Any) -> Any:
 
 
 def become(x: Tracer, new: Any) -> None:
-    """Make `x` hold `new`, as an in-place write does; every check comes first."""
+    """Make `x` hold `new`, as an in-place write does; every check comes first.
+
+    Lanes of vmap that only watch the code at work keep what they have.
+    """
+    lanes = taking.mask()
+    if lanes is not None:
+        new = ew.where(lanes, new, x)
     chain, steps = [x], []
     while (origin := chain[-1].origin) is not None:
         chain.append(origin[0])

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from gpujac.backends.choose import backend_of
-from gpujac.core.trace import payload
+from gpujac.core import taking
+from gpujac.core.trace import is_mapped, payload
+from gpujac.ops.elementwise import where
 from gpujac.ops.structure import permute, reshape, spread
 
 
@@ -39,6 +41,12 @@ def shift_index(index: Any, lanes: int, size: int) -> Any:
     """Index (lanes, ...) into `size` positions, made to address (lanes * size) positions."""
     offsets = np.arange(lanes).reshape((lanes,) + (1,) * (len(index.shape) - 1)) * size
     return index % size + like(offsets, index)
+
+
+def harmless(index: Any) -> Any:
+    """An index whose lanes that only watch the code at work read entry 0, whatever theirs would be."""
+    lanes = taking.mask()
+    return index if lanes is None or not is_mapped(index) else where(lanes, index, 0)
 
 
 def like(constant: np.ndarray, x: Any) -> Any:

@@ -174,6 +174,11 @@ class Contract(General):
         )
         return x if order == tuple(range(len(order))) else be.permute(x, order)
 
+    def flops(self, shapes: tuple[Shape, ...], result: Shape) -> int:
+        sizes = dict(zip(self.left, shapes[0][len(shapes[0]) - len(self.left) :], strict=True))
+        sizes |= dict(zip(self.right, shapes[1][len(shapes[1]) - len(self.right) :], strict=True))
+        return 2 * math.prod(result) * math.prod([n for c, n in sizes.items() if c not in self.out])
+
     def infer(self, *avals: Aval) -> Aval:
         a, b = avals
         lead_a = a.shape[: len(a.shape) - len(self.left)]

@@ -304,6 +304,7 @@ class ScatterAdd(General):
     """Zeros with `size` positions along one axis to which `ct` is added at integer positions."""
 
     name = "scatter_add"
+    adds = True
     linear_in = (0,)
     indexes = True
     size: int

@@ -24,6 +24,7 @@ class Sum(Linear):
     """Adds the entries along `axes` (counted from the end); those axes disappear."""
 
     name = "sum"
+    adds = True
     axes: Shape
 
     def evaluate(self, be: Any, x: Any) -> Any:
@@ -309,6 +310,7 @@ class Cumsum(Linear):
     """Running sum along `axis`; `reverse` runs from the end."""
 
     name = "cumsum"
+    adds = True
     axis: int
     reverse: bool
 

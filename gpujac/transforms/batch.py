@@ -1,22 +1,26 @@
 """The trace of vmap: every operation acts on all lanes at once."""
 
-import warnings
+from collections.abc import Callable
 from typing import Any
+
+from numpy import ndarray
 
 from gpujac import settings
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import HOST_TYPES
+from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.backends.host import SCALARS
-from gpujac.core.aval import dtype_of, shape_of
+from gpujac.core.aval import Aval, dtype_of, shape_of
 from gpujac.core.op import General, Linear
-from gpujac.core.trace import Trace, Tracer
-from gpujac.errors import AxisError, ConcretizationError
+from gpujac.core.source import asked_at
+from gpujac.core.trace import Trace, Tracer, rest, top_trace, wake
+from gpujac.errors import AxisError, ConcretizationError, MissingRuleError
 from gpujac.ops import indexing as ix
 from gpujac.ops.batching import aligned, as_shape, move_axis, stretch
 from gpujac.ops.join import Stack, stack
 from gpujac.transforms import flatten as fl
-from gpujac.transforms.printing import describe_batched
+from gpujac.transforms.lanes import Lanes, warn_slow
+from gpujac.transforms.printing import describe
 
 
 class VmapTrace(Trace):
@@ -25,13 +29,15 @@ class VmapTrace(Trace):
     An axis of None means the same value in every lane. The mapped axis is left where it is.
     """
 
-    __slots__ = ("size",)
+    __slots__ = ("size", "lanes", "start")
     transform = "vmap"
     batches = True
 
-    def __init__(self, origin: str, size: int) -> None:
+    def __init__(self, origin: str, size: int, lanes: Lanes | None = None, start: int = 0) -> None:
         super().__init__(origin)
         self.size = size
+        self.lanes = lanes  # the call of vmap that this is a pass of; None: rows of a sweep
+        self.start = start  # its first lane among those of the call
 
     def tracer(self, value: Any, axis: int | None) -> TracedArray:
         """The tracer of a physical array."""
@@ -44,7 +50,7 @@ class VmapTrace(Trace):
     def split(self, operands: tuple) -> tuple[list, list]:
         """Physical values and mapped axes."""
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(*operands)
         values, axes = [], []
         for x in operands:
             mine = x.__class__ is TracedArray and x.owner is self
@@ -54,29 +60,43 @@ class VmapTrace(Trace):
 
     def unary(self, op: Any, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         value = x.value
+        if value.__class__ is ndarray:
+            y = op.host(value)
+            return TracedArray(self, y, x.aux, x.shape, y.dtype)
         y = op.host(value) if value.__class__ in HOST_TYPES else op(value)
         return TracedArray(self, y, x.aux, x.shape, dtype_of(y))
 
     def binary(self, op: Any, x: Any, y: Any) -> Any:
+        a, b = x, y
         if x.__class__ is TracedArray and x.owner is self:
-            same = y.__class__ is TracedArray and y.owner is self and y.aux == x.aux
-            if same:
-                y = y.value
-            if same or y.__class__ in SCALARS:  # no axis has to move
-                if not self.alive:
-                    raise self.leaked()
-                axis = x.aux
-                if axis is not None:
-                    x = x.value
-                    both = x.__class__ in HOST_TYPES and y.__class__ in HOST_TYPES
-                    out = op.host(x, y) if both else op(x, y)
-                    shape = out.shape
-                    at = len(shape) + axis
-                    return TracedArray(self, out, axis, shape[:at] + shape[at + 1 :], out.dtype)
-                return self.tracer(op(x.value, y), None)
-        return self.pointwise(op, (x, y))
+            axis, a = x.aux, x.value
+            shape: Any = x.shape
+            if y.__class__ is TracedArray and y.owner is self:
+                if y.aux != axis:
+                    return self.pointwise(op, (x, y))
+                b = y.value
+                if y.shape != shape:
+                    shape = None
+            elif y.__class__ not in SCALARS:
+                if axis is None or y.__class__ is not ndarray or y.ndim >= -axis:
+                    return self.pointwise(op, (x, y))
+                shape = None
+        elif x.__class__ in SCALARS:
+            axis, shape, b = y.aux, y.shape, y.value
+        else:
+            return self.pointwise(op, (x, y))
+        if axis is None:
+            return self.pointwise(op, (x, y))
+        # here no axis has to move
+        if not self.alive:
+            raise self.leaked(x, y)
+        out = op.host(a, b) if a.__class__ in HOST_TYPES and b.__class__ in HOST_TYPES else op(a, b)
+        if shape is None:
+            at = len(out.shape) + axis
+            shape = out.shape[:at] + out.shape[at + 1 :]
+        return TracedArray(self, out, axis, shape, out.dtype)
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
         values, axes = self.split(operands)
@@ -97,7 +117,7 @@ class VmapTrace(Trace):
 
     def linear(self, op: Linear, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         value, axis = x.value, x.aux
         if axis is None:
             return self.tracer(op(value), None)
@@ -130,29 +150,56 @@ class VmapTrace(Trace):
             (value,), (axis,) = values, axes
             y = op(move_axis(value, axis, -len(value.shape)))
             return self.tracer(y, -len(y.shape))
-        if type(op).batch is General.batch and self.size and settings.get("missing_batch_rule") == "loop":
-            y = _looped(op, self.size, values, axes)
-            return self.tracer(y, -len(y.shape))
-        y, axis = op.batch(self.size, tuple(values), tuple(axes))
-        return self.tracer(y, axis)
+        if type(op).batch is not General.batch:
+            found = op.batch(self.size, tuple(values), tuple(axes))
+            if found is not NotImplemented:
+                return self.tracer(*found)
+        return self.without_rule(op, operands, values, axes)
 
     def call(self, op: Any, operands: tuple) -> tuple:
         values, axes = self.split(operands)
         if all(a is None for a in axes):
             return tuple([self.tracer(y, None) for y in op(*values)])
-        ys, places = op.batch(self.size, tuple(values), tuple(axes))
+        if op.body and top_trace(tuple(values)) is None:  # ordinary code, which may read captured lanes too
+            return op.run(*operands)
+        rest(self)
+        try:
+            found = op.batch_in(self, tuple(values), tuple(axes))
+        finally:
+            wake()
+        if found is NotImplemented:
+            return self.without_rule(op, operands, values, axes)
+        ys, places = found
+        op.check_captured(self.level, ys)
         return tuple([self.tracer(y, a) for y, a in zip(ys, places, strict=True)])
+
+    def without_rule(self, op: Any, operands: tuple, values: list, axes: list) -> Any:
+        """The result (a tuple where the op returns one) by the op's decomposition, else lane by lane."""
+        found = op.decomposed(operands)
+        if found is not NotImplemented:
+            return found
+        if settings.get("missing_batch_rule") == "raise":
+            raise op.missing("batch")
+        if self.lanes is None:
+            warn_slow(self.origin, (op.name,))
+        else:
+            self.lanes.was_slow(op.name)
+        found = looped(op, self.size, values, axes)
+        if isinstance(found, tuple):
+            return tuple([self.tracer(y, -len(shape_of(y))) for y in found])
+        return self.tracer(found, -len(shape_of(found)))
 
     def concrete(self, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         if x.aux is None:
             return x.value
         raise ConcretizationError(
             f"vmap of {self.origin}: Python asked for the value of a mapped array of shape {x.shape} "
-            "(if, while, int(), .item(), a boolean mask as index), but there is one value per lane; "
-            "write the branch as np.where(condition, a, b), or use vmap(..., method=\"loop\"), which "
-            "runs the function once per lane on plain values"
+            "(if, while, int(), .item(), a bound of a slice or of range, a boolean mask as index), but there is "
+            "one value per lane; write a branch as gpujac.cond or np.where(condition, a, b), a loop as "
+            "gpujac.while_loop or gpujac.fori_loop, a slice as gpujac.control.dynamic_slice, or use "
+            "vmap(..., method=\"loop\"), which runs the function once per lane on plain values" + asked_at()
         )
 
     def boxed(self, value: Any) -> Any:
@@ -160,22 +207,39 @@ class VmapTrace(Trace):
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
-        return describe_batched(x, self.size)
+        return describe(x)
 
 
-def _looped(op: Any, size: int, values: list, axes: list) -> Any:
-    """An op without a batch rule, lane by lane, the lanes in front; it says that this is slow."""
-    warnings.warn(
-        f"vmap: {op.name} has no batch rule, so it runs once per lane, which is slow; write its "
-        'batch rule, or set settings.missing_batch_rule="raise" to have an error instead',
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def looped(op: Any, size: int, values: list, axes: list) -> Any:
+    """The results of an op (one, or a tuple) called once per lane, the lanes in front."""
     lanes = [
         op(*(x if a is None else one_lane(x, a, lane) for x, a in zip(values, axes, strict=True)))
         for lane in range(size)
     ]
-    return concatenate([with_axis(y, 0, values) for y in lanes], 0)
+    if not lanes:
+        return _no_lanes(op, values, axes)
+    if not isinstance(lanes[0], tuple):
+        return concatenate([with_axis(y, 0, values) for y in lanes], 0)
+    return tuple([concatenate([with_axis(y, 0, values) for y in ys], 0) for ys in zip(*lanes, strict=True)])
+
+
+def _no_lanes(op: Any, values: list, axes: list) -> Any:
+    """The results of no lane at all: what the op says about their shapes."""
+    avals = []
+    for x, a in zip(values, axes, strict=True):
+        shape = tuple(shape_of(x))
+        avals.append(Aval(shape if a is None else shape[:a] + shape[len(shape) + a + 1 :], dtype_of(x)))
+    try:
+        found = op.infer(*avals)
+    except MissingRuleError as error:
+        raise MissingRuleError(
+            f"vmap over no lanes: {op.name} has neither a batch rule nor one (infer) that tells the shape of a "
+            "result that is never computed; write one of them, or do not map an axis of size 0"
+        ) from error
+    like = fl.like_among(values)
+    if isinstance(found, Aval):
+        return backend_of(like).zeros((0, *found.shape), found.dtype, like)
+    return tuple([backend_of(like).zeros((0, *aval.shape), aval.dtype, like) for aval in found])
 
 
 def _padded(value: Any, have: int, want: int) -> Any:
@@ -187,18 +251,22 @@ def _padded(value: Any, have: int, want: int) -> Any:
 
 
 def one_lane(x: Any, axis: int, lane: int) -> Any:
+    """The entry `lane` of `x` along `axis` (from the end)."""
     src = tuple(x.shape[axis:])
     return ix.slice_of(src, (lane, *((0, n, 1) for n in src[1:])))(x)
 
 
-def with_axis(y: Any, d: int, like: list) -> Any:
+def with_axis(y: Any, d: int, like: list, path: Callable[[], str] = str) -> Any:
+    """`y` with an axis of length 1 at `d`."""
     y = fl.array_of(y, like)
     shape = tuple(y.shape)
-    at = out_axis(d, len(shape) + 1, "")
+    at = out_axis(d, len(shape) + 1, path)
     return as_shape(y, (*shape[:at], 1, *shape[at:]))
 
 
-def out_axis(d: int, rank: int, path: str) -> int:
+def out_axis(d: int, rank: int, path: str | Callable[[], str]) -> int:
+    """The axis `d` of an output of this rank, counted from the front; `path` (or what it gives) is for messages."""
     if not -rank <= d < rank:
+        path = path if isinstance(path, str) else path()
         raise AxisError(f"vmap: out_dims={d}, but output{path} has {rank} axes; use {-rank} to {rank - 1}")
     return d % rank

@@ -1,7 +1,7 @@
 """Vectorization: a function of one example becomes a function of a batch."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from gpujac import ranges, trees
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import WRITABLE, is_array
-from gpujac.core.aval import shape_of
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op_ranges import watched
 from gpujac.core.trace import Tracer
 from gpujac.errors import (
@@ -24,6 +24,8 @@ from gpujac.ops import indexing as ix
 from gpujac.ops.batching import move_axis, stretch
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.batch import VmapTrace, one_lane, out_axis, with_axis
+from gpujac.transforms.halving import in_chunks
+from gpujac.transforms.lanes import MODES, Lanes, LaneTrace
 
 
 def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
@@ -33,19 +35,24 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
     Args:
         f: callable of one example (pytrees of arrays).
         in_dims: axis to map, or None, for each positional argument: an int, or a tuple whose
-            entries are ints, None or prefixes of the argument's pytree (dicts match by key).
-        out_dims: where the mapped axis goes in each output (None: the output is not mapped).
-        randomness: "error"; the other modes come with gpujac.random.
+            entries are ints, None or prefixes of the argument's pytree (dicts match by key). Leaves
+            that are no arrays need None. None alone needs `axis_size`.
+        out_dims: where the mapped axis goes in each output: an int, or a prefix of the output's
+            pytree; None hands an output through that is the same in all lanes (any object).
+        randomness: what gpujac.random does with a key, or a wrapped generator, that is not mapped:
+            "error", one draw for all lanes ("same") or one per lane ("different").
         chunk_size: lanes per pass (int ≥ 1), or None for one pass.
         axis_size: number of lanes, needed only if nothing is mapped.
         method: "batch" runs `f` once on batched values; "loop" runs it once per lane, on plain
             values, so that it may branch on them.
 
     Returns:
-        A function of batched arguments; keyword arguments pass through unmapped.
+        A function of batched arguments; keyword arguments pass through unmapped. Its arrays are new.
 
     Raises:
-        AxisError, ShapeError, StructureError: dims that do not fit the arguments.
+        AxisError, ShapeError, StructureError, ArgumentTypeError: dims that do not fit the
+            arguments or the outputs.
+        ArgumentError: an option out of its set; nothing to map and no `axis_size`.
         ConcretizationError: `f` branches on a mapped value.
 
     Cost: one run of `f` per chunk, each op over all lanes of the chunk.
@@ -57,33 +64,40 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
         array([3., 4.])
     """
     fl.check_callable("vmap", f)
-    _check_options(in_dims, randomness, chunk_size, axis_size, method)
+    _check_dims(in_dims, out_dims)
+    _check_options(randomness, chunk_size, axis_size, method)
 
     @wraps(f, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     def batched(*args: Any, **kwargs: Any) -> Any:
         call = _Call(f, args, kwargs, in_dims, out_dims, axis_size)
         token = ranges.push("vmap", ranges.TRANSFORM, call.size)
         try:
-            step = 1 if method == "loop" else chunk_size
-            if method == "loop" or (step is not None and step < call.size):
-                return call.chunked(step or 1, method == "loop")
-            return call.once(0, call.size)
+            return call.run(randomness, chunk_size, method == "loop")
         finally:
             ranges.pop(token)
 
     return batched
 
 
-def _check_options(in_dims: Any, randomness: Any, chunk_size: Any, axis_size: Any, method: Any) -> None:
-    if isinstance(in_dims, bool) or not (in_dims is None or isinstance(in_dims, (int, np.integer, tuple, list))):
+def _check_dims(in_dims: Any, out_dims: Any) -> None:
+    if isinstance(in_dims, bool) or not (in_dims is None or isinstance(in_dims, (int, np.integer, tuple))):
         raise ArgumentTypeError(
             f"vmap: in_dims={in_dims!r} is a {type(in_dims).__name__}; give an int or a tuple with an "
             "entry per argument"
         )
-    if randomness != "error":
-        options = ("error", "same", "different")
-        hint = "only 'error' is available yet" if randomness in options else f"choose from {options}"
-        raise ArgumentError(f"vmap: randomness={randomness!r}: {hint}")
+    for name, dims in (("in_dims", in_dims), ("out_dims", out_dims)):
+        leaves, spec = trees.flatten_none(dims)
+        for d, path in zip(leaves, trees.spec_paths(spec), strict=True):
+            if d is not None and (isinstance(d, bool) or not isinstance(d, (int, np.integer))):
+                raise ArgumentTypeError(
+                    f"vmap: {name}{path}={d!r} has type {type(d).__name__}; use an int, or None, or a "
+                    "container of such of the same kind as what it belongs to"
+                )
+
+
+def _check_options(randomness: Any, chunk_size: Any, axis_size: Any, method: Any) -> None:
+    if randomness not in MODES:
+        raise ArgumentError(f"vmap: randomness={randomness!r}: choose from {MODES}")
     for name, value in (("chunk_size", chunk_size), ("axis_size", axis_size)):
         if value is None:
             continue
@@ -104,22 +118,19 @@ class _Call:
         self.f, self.kwargs, self.out_dims = f, kwargs, out_dims
         self.leaves, self.spec = trees.flatten(args)
         fl.check_devices(self.leaves)
-        dims = list(in_dims) if isinstance(in_dims, list) else in_dims
-        prefix = tuple(dims) if isinstance(dims, list) else dims
-        self.dims = trees.broadcast_prefix(prefix, args, "vmap: in_dims") if args else []
-        paths = None
-        sizes: dict[int, str] = {}
+        self.dims = trees.broadcast_prefix(in_dims, args, "vmap: in_dims") if args else []
+        sizes: dict[int, Callable[[], str]] = {}
         for i, (x, d) in enumerate(zip(self.leaves, self.dims, strict=True)):
             if d is None:
                 continue
-            paths = paths or trees.flatten_paths(args)
-            self.dims[i] = axis = _in_axis(x, d, f"args{paths[i]}")
-            sizes.setdefault(x.shape[axis], f"args{paths[i]}")
+            path = partial(_path, self.spec, i)  # a message asks for it, a call that works does not
+            self.dims[i] = axis = _in_axis(x, d, path)
+            sizes.setdefault(x.shape[axis], path)
         self.size = self._lanes(sizes, axis_size)
 
-    def _lanes(self, sizes: dict[int, str], axis_size: int | None) -> int:
+    def _lanes(self, sizes: dict[int, Callable[[], str]], axis_size: int | None) -> int:
         if len(sizes) > 1:
-            found = ", ".join(f"{n} in {path}" for n, path in sizes.items())
+            found = ", ".join(f"{n} in args{path()}" for n, path in sizes.items())
             raise ShapeError(f"vmap: mapped axes must have the same size, found {found}")
         if sizes:
             (size,) = sizes
@@ -132,9 +143,19 @@ class _Call:
             )
         return axis_size
 
-    def once(self, start: int, stop: int) -> Any:
+    def run(self, randomness: str, chunk_size: int | None, loop: bool) -> Any:
+        """All lanes, in one pass or in several, and one warning for the ops that were slow."""
+        step = 1 if loop else chunk_size
+        whole = self.size == 0 or (not loop and (step is None or step >= self.size))
+        passes = 1 if whole else -(-self.size // (step or 1))
+        lanes = Lanes(fl.name_of(self.f), self.size, randomness, passes)
+        result = self.once(lanes, 0, self.size) if whole else self.chunked(lanes, step or 1, loop)
+        lanes.end()
+        return result
+
+    def once(self, lanes: Lanes, start: int, stop: int) -> Any:
         """One pass over the lanes start to stop."""
-        trace = watched(VmapTrace)(fl.name_of(self.f), stop - start)
+        trace = watched(VmapTrace)(lanes.origin, stop - start, lanes, start)
         whole = (start, stop) == (0, self.size)
         try:
             tracers = [
@@ -149,55 +170,68 @@ class _Call:
     def _finish(self, result: Any, trace: VmapTrace) -> Any:
         leaves, spec = trees.flatten(result)
         dims = _out_prefix(self.out_dims, result)
-        paths = trees.spec_paths(spec)
-        done = [_out(y, d, trace, self.leaves, p) for y, d, p in zip(leaves, dims, paths, strict=True)]
+        done = [
+            _out(y, d, trace, self.leaves, partial(_path, spec, i))
+            for i, (y, d) in enumerate(zip(leaves, dims, strict=True))
+        ]
         return trees.unflatten(spec, [fl.owned(y, self.leaves) for y in done])
 
-    def chunked(self, step: int, loop: bool) -> Any:
+    def chunked(self, lanes: Lanes, step: int, loop: bool) -> Any:
         """Several passes whose results are joined along the mapped axis."""
-        if self.size == 0:
-            return self.once(0, 0)
         parts: list = []
-        for index, start in enumerate(range(0, self.size, step)):
+
+        def work(index: int, start: int, stop: int) -> None:
             token = ranges.push("chunk", ranges.CHUNK, index)
             try:
-                stop = min(start + step, self.size)
-                parts.append(self._lane(start) if loop else self.once(start, stop))
+                lanes.begin()
+                parts.append(self._lane(lanes, start) if loop else self.once(lanes, start, stop))
             finally:
                 ranges.pop(token)
+
+        in_chunks(self.size, step, work, lambda *_: None, lambda: "one lane alone does not fit")
         dims = _out_prefix(self.out_dims, parts[0])
-        flats = [trees.flatten(p)[0] for p in parts]
-        spec = trees.flatten(parts[0])[1]
-        joined = []
-        for i, d in enumerate(dims):
-            pieces = [flat[i] for flat in flats]
-            joined.append(pieces[0] if d is None else concatenate(pieces, d))
+        first, spec = trees.flatten(parts[0])
+        flats = [first, *(trees.match(spec, part, "vmap: the output of a later lane") for part in parts[1:])]
+        joined = [
+            pieces[0] if d is None else concatenate(pieces, d) for d, pieces in zip(dims, zip(*flats), strict=True)
+        ]
         return trees.unflatten(spec, joined)
 
-    def _lane(self, lane: int) -> Any:
+    def _lane(self, lanes: Lanes, lane: int) -> Any:
         """One lane on plain values, with the mapped axis put back into its outputs."""
         args = [x if d is None else one_lane(x, d, lane) for x, d in zip(self.leaves, self.dims, strict=True)]
-        result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
+        own = [x for x, d in zip(args, self.dims, strict=True) if d is not None]
+        trace = LaneTrace(lanes, lane, [x for x in own if kind(dtype_of(x)) == "u"])  # keys may be among these
+        try:
+            result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
+        finally:
+            trace.close()
         leaves, spec = trees.flatten(result)
-        dims = _out_prefix(self.out_dims, result)
-        done = [
-            fl.owned(y, [], False) if d is None else with_axis(y, d, self.leaves)
-            for y, d in zip(leaves, dims, strict=True)
-        ]
+        done = []
+        for i, (y, d) in enumerate(zip(leaves, _out_prefix(self.out_dims, result), strict=True)):
+            path = partial(_path, spec, i)
+            if d is not None:
+                _check_array(y, path)
+            done.append(fl.owned(y, [], False) if d is None else with_axis(y, d, self.leaves, path))
         return trees.unflatten(spec, done)
 
 
-def _in_axis(x: Any, d: int, path: str) -> int:
+def _path(spec: Any, leaf: int) -> str:
+    """Where a leaf stands in its tree, for messages."""
+    return trees.spec_paths(spec)[leaf]
+
+
+def _in_axis(x: Any, d: int, path: Callable[[], str]) -> int:
     """The mapped axis of one leaf, counted from the end."""
     if not isinstance(x, Tracer) and not is_array(x):
         raise ArgumentTypeError(
-            f"vmap: in_dims={d}, but leaf {path} is a {type(x).__name__}, not an array; use None to "
+            f"vmap: in_dims={d}, but leaf args{path()} is a {type(x).__name__}, not an array; use None to "
             "leave it unmapped"
         )
     rank = len(shape_of(x))
     if not -rank <= d < rank:
         valid = f"use {-rank} to {rank - 1}, or None to leave it unmapped" if rank else "use None"
-        raise AxisError(f"vmap: in_dims={d}, but leaf {path} has shape {tuple(shape_of(x))}; {valid}")
+        raise AxisError(f"vmap: in_dims={d}, but leaf args{path()} has shape {tuple(shape_of(x))}; {valid}")
     return d - rank if d >= 0 else d
 
 
@@ -223,7 +257,7 @@ def _out_prefix(out_dims: Any, result: Any) -> list:
     return trees.broadcast_prefix(out_dims, result, "vmap: out_dims")
 
 
-def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: str) -> Any:
+def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: Callable[[], str]) -> Any:
     """One output with its mapped axis where out_dims wants it."""
     mine = isinstance(y, TracedArray) and y.owner is trace
     value, axis = (y.value, y.aux) if mine else (y, None)
@@ -232,15 +266,20 @@ def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: str) -> Any:
     if d is None:
         if axis is not None:
             raise StructureError(
-                f"vmap: out_dims=None for output{path}, but it differs between lanes; give an axis"
+                f"vmap: out_dims=None for output{path()}, but it differs between lanes; give an axis"
             )
         return value
-    if not isinstance(value, Tracer) and not is_array(value):
-        raise ArgumentTypeError(
-            f"vmap: output{path} is a {type(value).__name__}, not an array; use out_dims=None for it"
-        )
+    _check_array(value, path)
     if axis is None:
         value = fl.array_of(value, like)
         value, axis = stretch(value, None, trace.size), -1 - len(shape_of(value))
     rank = len(value.shape)
     return move_axis(value, axis, out_axis(d, rank, path) - rank)
+
+
+def _check_array(y: Any, path: Callable[[], str]) -> None:
+    """Raise for an output that cannot have a mapped axis."""
+    if not isinstance(y, Tracer) and not is_array(y):
+        raise ArgumentTypeError(
+            f"vmap: output{path()} is a {type(y).__name__}, not an array; use out_dims=None for it"
+        )

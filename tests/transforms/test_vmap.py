@@ -1,6 +1,7 @@
 """vmap: a function of one example becomes a function of a batch."""
 
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -206,3 +207,149 @@ def test_broadcasting_of_mapped_and_unmapped_operands(shape, rank, data):
         np.testing.assert_allclose(found, np.stack(lanes), rtol=1e-13)
     else:
         assert found.shape[0] == 0
+
+
+# ---------------------------------------------------------------- dims of any kind, against a loop
+
+
+@st.composite
+def mapped_trees(draw):
+    """A function of a tree, its arguments, in_dims and out_dims, whatever the number of lanes."""
+    size = draw(st.integers(0, 4))
+
+    def leaf(mapped):
+        shape = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+        if not mapped:
+            return draw(st.sampled_from([np.ones(shape), 2.5])), None
+        axis = draw(st.integers(0, len(shape)))
+        x = np.arange(float(size * int(np.prod(shape, dtype=int))))
+        x = np.moveaxis(x.reshape((size, *shape)) / 7, 0, axis)
+        return x, draw(st.sampled_from([axis, axis - len(shape) - 1]))
+
+    (x, i), (y, j), (z, k) = leaf(True), leaf(draw(st.booleans())), leaf(draw(st.booleans()))
+    out = lambda rank: draw(st.integers(-rank - 1, rank))
+    inner = np.ndim(z) - (k is not None)
+    dims = (i, {"b": k, "a": [j]})
+    args = (x, {"a": [y], "b": z})
+    a, b, c = out(np.ndim(x) - 1), out(inner), out(0)
+    out_dims = draw(st.sampled_from([0, {"s": c, "x": (a, b), "constant": None, "text": None}]))
+    return args, dims, out_dims, size
+
+
+def of_a_tree(x, d):
+    total = np.sum(x) + np.sum(d["a"][0])
+    return {"x": (np.sin(x) * total, d["b"] + x.sum() * 0), "s": total}
+
+
+@given(case=mapped_trees(), chunk=st.sampled_from([None, 1, 2, 3, 9]))
+def test_any_dims_equal_a_loop(case, chunk):
+    args, dims, out_dims, size = case
+    constant = np.arange(3.0)
+
+    def f(x, d):
+        y = of_a_tree(x, d)
+        return y if out_dims == 0 else {**y, "constant": constant, "text": "as it is"}
+
+    found = gj.vmap(f, dims, out_dims, chunk_size=chunk)(*args)
+    if size:
+        h.assert_close({**found, "text": 0}, {**gj.vmap(f, dims, out_dims, method="loop")(*args), "text": 0}, 1e-13)
+        leaves = [(args[0], dims[0]), (args[1]["a"][0], dims[1]["a"][0]), (args[1]["b"], dims[1]["b"])]
+        lanes = [x if d is None else list(np.moveaxis(x, d, 0)) for x, d in leaves]
+        rows = [[lane if type(lane) is not list else lane[i] for lane in lanes] for i in range(size)]
+        ys = [of_a_tree(x, {"a": [y], "b": z}) for x, y, z in rows]
+        a, b, c = (0, 0, 0) if out_dims == 0 else (*out_dims["x"], out_dims["s"])
+        h.assert_close(found["x"][0], np.stack([y["x"][0] for y in ys], a), 1e-13)
+        h.assert_close(found["x"][1], np.stack([y["x"][1] for y in ys], b), 1e-13)
+        h.assert_close(found["s"], np.stack([y["s"] for y in ys], c), 1e-13)
+    else:
+        axis = 0 if out_dims == 0 else out_dims["x"][0]
+        assert found["x"][0].shape[axis] == 0
+    h.assert_owned((found["x"], found["s"]), constant)
+
+
+def test_containers_in_and_out_are_of_their_own_kind():
+    f = lambda p, d: h.Pair(p.left + d["z"], OrderedDict(z=p.right, a=d["a"]))
+    args = h.Pair(X, 2.0), OrderedDict(z=X[:, 0], a=np.ones((3, 2)))
+    dims = (h.Pair(0, None), {"a": 1, "z": 0})
+    for options in ({}, {"chunk_size": 1}, {"method": "loop"}):
+        found = gj.vmap(f, dims, h.Pair(1, {"a": -1, "z": None}), **options)(*args)
+        assert type(found) is h.Pair
+        assert list(found.right) == ["z", "a"]
+        np.testing.assert_array_equal(found.left, (X + X[:, :1]).T)
+        assert found.right["z"] == 2.0
+        assert found.right["a"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"method": "loop"}])
+def test_leaves_that_are_no_arrays_pass_in_and_out(options):
+    f = lambda x, how, table: (x * len(how), how.upper(), table["names"], None)
+    found = gj.vmap(f, (0, None, None), (0, None, None, None), **options)(X, "abc", {"names": ["p", "q"]})
+    np.testing.assert_array_equal(found[0], 3 * X)
+    assert found[1:] == ("ABC", ["p", "q"], None)
+    for bad in (lambda x: "text", lambda x: (x, "text")):
+        with pytest.raises(gj.ArgumentTypeError, match="is a str, not an array; use out_dims=None for it"):
+            gj.vmap(bad, **options)(X)
+    assert gj.vmap(lambda x: None, **options)(X) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"method": "loop"}])
+def test_none_for_all_arguments_with_a_number_of_lanes(options):
+    found = gj.vmap(lambda x, text: x, None, 1, axis_size=3, **options)(X, "text")
+    np.testing.assert_array_equal(found, np.stack([X] * 3, 1))
+    with pytest.raises(gj.ArgumentError, match=r"nothing is mapped: .*axis_size"):
+        gj.vmap(lambda x: x, None, **options)(X)
+    with pytest.raises(gj.ShapeError, match="axis_size=5, but the mapped axes have size 2"):
+        gj.vmap(lambda x: x, axis_size=5, **options)(X)
+
+
+def test_lanes_that_return_other_structures_are_an_error():
+    f = lambda x: (x, x) if float(x) > 1 else x
+    with pytest.raises(gj.StructureError, match="the output of a later lane"):
+        gj.vmap(f, method="loop")(np.arange(3.0))
+
+
+def test_a_gather_by_a_mapped_number_has_the_shape_of_a_loop():
+    """Q10: an index that has no axes but the mapped one."""
+    table, index = np.arange(12.0).reshape(3, 4), np.array([2, 0, 2, 1, 1])
+    for f in (
+        lambda t, i: np.take(t, i, axis=0),
+        lambda t, i: np.take(t, i[None], axis=1),
+        lambda t, i: np.take(t, i),
+        lambda t, i: np.take_along_axis(t, i[None, None], 0),
+    ):
+        expected = np.stack([f(table, i) for i in index])
+        np.testing.assert_array_equal(gj.vmap(f, (None, 0))(table, index), expected)
+        tables = np.stack([table + 100 * k for k in range(5)], 1)
+        expected = np.stack([f(tables[:, k], i) for k, i in enumerate(index)])
+        np.testing.assert_array_equal(gj.vmap(f, (1, 0))(tables, index), expected)
+    by_index = lambda t, i: t[i]
+    np.testing.assert_array_equal(gj.vmap(by_index, (None, 0))(table, index), table[index])
+    columns = lambda t, i: t[:, i]
+    np.testing.assert_array_equal(gj.vmap(columns, (None, 0))(table, index), table[:, index].T)
+
+
+def test_nested_vmaps_that_are_both_in_chunks(rng):
+    x, y = rng.standard_normal((5, 4)), rng.standard_normal((3, 4))
+    f = lambda a, b: (np.outer(a, b), a @ b)
+    expected = (np.einsum("ik,jl->ijkl", x, y), x @ y.T)
+    for outer in (None, 1, 2, 5):
+        for inner in (None, 1, 2):
+            g = gj.vmap(gj.vmap(f, (None, 0), chunk_size=inner), (0, None), chunk_size=outer)
+            h.assert_close(g(x, y), expected)
+
+
+def test_callables_of_every_kind(rng):
+    class Scale:
+        """Called like a function."""
+
+        def __call__(self, x, *, by=2.0):
+            return by * x
+
+        def method(self, x):
+            return 3.0 * x
+
+    np.testing.assert_array_equal(gj.vmap(Scale())(X), 2 * X)
+    np.testing.assert_array_equal(gj.vmap(Scale())(X, by=5.0), 5 * X)
+    np.testing.assert_array_equal(gj.vmap(Scale().method)(X), 3 * X)
+    np.testing.assert_array_equal(gj.vmap(partial(np.multiply, 4.0))(X), 4 * X)
+    assert gj.vmap(loop).__name__ == "loop"
