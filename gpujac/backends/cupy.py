@@ -11,12 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import cupy
+import cupyx.scipy.special
 import numpy as np
 
 from gpujac import ranges, settings
 from gpujac.backends import chain_launch, launches
 from gpujac.backends.chain import Chain, interpret
-from gpujac.backends.host import SCALARS
+from gpujac.backends.host import OF_SCIPY, SCALARS
 from gpujac.backends.kernels import Kernel
 from gpujac.errors import ArgumentError, BackendError, KernelError
 
@@ -46,6 +47,7 @@ class CuPy:
             "logistic": self._logistic,
             "where": self._where,
             "clip": self._clip,
+            **{name: self.of_scipy(name) for name in OF_SCIPY},
         }
 
     @property
@@ -59,6 +61,10 @@ class CuPy:
 
     def function(self, name: str) -> Any:
         return _PLAIN.get(name) or self.special.get(name) or getattr(self.xp, name)
+
+    def of_scipy(self, name: str) -> Any:
+        """A function of scipy.special for arrays of the device."""
+        return getattr(cupyx.scipy.special, name)
 
     def _guarded(self, t: Any, c: Any) -> Any:
         return self._where(self.xp.equal(t, 0), 0, self.xp.multiply(t, c))
@@ -171,7 +177,7 @@ class CuPy:
     def set_diagonal(self, matrix: Any, row: int, column: int, values: Any) -> None:
         count, width = values.shape[-1], matrix.shape[-1]
         if count:
-            flat = matrix.reshape(matrix.shape[:-2] + (-1,))  # a view: the matrix is C-contiguous
+            flat = matrix.reshape((*matrix.shape[:-2], matrix.shape[-2] * width))  # a view: the matrix is C-contiguous
             flat[..., row * width + column :: width + 1][..., :count] = values
 
     def all_finite(self, x: Any) -> bool | None:

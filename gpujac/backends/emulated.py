@@ -11,6 +11,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from gpujac.backends import counts, shim
 from gpujac.backends.counts import counting, launched
 from gpujac.backends.cupy import CuPy, cupy
-from gpujac.backends.emulated_array import CURRENT, EmulatedArray, array, host, wrap
+from gpujac.backends.emulated_array import CURRENT, EmulatedArray, array, host, run, wrap
 from gpujac.backends.emulated_names import NAMESPACE
 from gpujac.backends.host import HOST
 from gpujac.backends.kernels import Kernel
@@ -59,6 +60,9 @@ class Emulated(CuPy):
     name = "emulated"
     xp: Any = NAMESPACE
 
+    def of_scipy(self, name: str) -> Any:
+        return partial(_of_scipy, name)
+
     def memory_free_bytes(self) -> int | None:
         return HOST.memory_free_bytes()
 
@@ -87,6 +91,11 @@ class Emulated(CuPy):
         values = tuple([host(x) if isinstance(x, EmulatedArray) else x for x in args])
         launched(kernel.name, [x for x in values if isinstance(x, np.ndarray) and x.ndim])
         shim.launch(kernel, grid, block, values, shared)
+
+
+def _of_scipy(name: str, *xs: Any) -> Any:
+    """A special function of emulated arrays, by SciPy."""
+    return run(name, HOST.function(name), xs, {})
 
 
 BACKEND = Emulated()

@@ -15,6 +15,7 @@ import numpy as np
 from gpujac.backends import counts
 from gpujac.backends.cupy import cupy
 from gpujac.backends.emulated_array import EmulatedArray, elementwise, host, product, run, wrap
+from gpujac.backends.emulated_kernels import RawKernel, RawModule
 from gpujac.errors import BackendError
 
 # Functions that take NumPy arrays and lists of numbers: they upload them.
@@ -267,5 +268,7 @@ _OWN: dict[str, Any] = {
     "asarray": _asarray,
     "broadcast_to": _broadcast_to,
     "ndarray": EmulatedArray,
+    "RawKernel": RawKernel,
+    "RawModule": RawModule,
 }
 NAMESPACE = Namespace(cupy, np)

@@ -3,12 +3,14 @@
 import math
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpujac.backends.chain import Chain, interpret
+from gpujac.errors import BackendError
 
 
 def _divide(x: Any, y: Any) -> Any:
@@ -73,6 +75,26 @@ _SPECIAL = {
     "sinc": _sinc,
     "copy": _identity,
 }
+
+
+# Functions of scipy.special. It is not imported here: whoever calls one has SciPy loaded, or CuPy's version.
+OF_SCIPY = frozenset(
+    """zeta digamma gammaln gamma betaln erf erfc erfinv erfcinv erfcx ndtr ndtri log_ndtr logit xlogy xlog1py
+    entr rel_entr kl_div""".split()
+)
+
+
+def _of_scipy(name: str) -> Any:
+    def function(*xs: Any) -> Any:
+        module = sys.modules.get("scipy.special")
+        if module is None:
+            raise BackendError(f"{name} is a function of SciPy's; import gpujac.scipy.special first")
+        return getattr(module, name)(*xs)
+
+    return function
+
+
+_SPECIAL |= {name: _of_scipy(name) for name in OF_SCIPY}
 
 
 class Host:
@@ -174,7 +196,7 @@ class Host:
     def set_diagonal(self, matrix: Any, row: int, column: int, values: Any) -> None:
         count, width = values.shape[-1], matrix.shape[-1]
         if count:
-            flat = matrix.reshape(matrix.shape[:-2] + (-1,))  # a view: the matrix is C-contiguous
+            flat = matrix.reshape((*matrix.shape[:-2], matrix.shape[-2] * width))  # a view: the matrix is C-contiguous
             flat[..., row * width + column :: width + 1][..., :count] = values
 
     def all_finite(self, x: Any) -> bool | None:

@@ -18,20 +18,25 @@ _FREEZING = threading.Lock()
 def freeze(x: np.ndarray, held: list[np.ndarray]) -> None:
     """Make an array, and the one it is a view of, read-only until `thaw(held)`."""
     owner = _owner(x) if x.base is not None else x
-    for a in (owner, x) if owner is not x else (x,):
-        if a.flags.writeable:
-            a.setflags(write=False)
-            _FROZEN[id(a)] = 1
-            held.append(a)
-        elif id(a) in _FROZEN:
-            with _FREEZING:
-                _FROZEN[id(a)] = _FROZEN.get(id(a), 0) + 1
+    with _FREEZING:  # of two threads that meet here one locks the array and the other counts
+        for a in (owner, x) if owner is not x else (x,):
+            if a.flags.writeable:
+                a.setflags(write=False)
+                _FROZEN[id(a)] = 1
+                held.append(a)
+            elif id(a) in _FROZEN:
+                _FROZEN[id(a)] += 1
                 held.append(a)
 
 
 def is_writable(x: np.ndarray) -> bool:
     """Whether a write can reach an array: into it, or into the one it is a view of."""
-    return x.flags.writeable or _owner(x).flags.writeable
+    return x.flags.writeable or (x.base is not None and _owner(x).flags.writeable)
+
+
+def is_held(x: np.ndarray) -> bool:
+    """Whether a trace holds an array, or the one it is a view of, read-only: it may let go before another."""
+    return bool(_FROZEN) and (id(x) in _FROZEN or id(_owner(x)) in _FROZEN)
 
 
 def _owner(x: np.ndarray) -> np.ndarray:

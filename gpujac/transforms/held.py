@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import Aval, Shape, shape_of
 from gpujac.core.trace import top_trace
 from gpujac.ops.batching import move_axis, stretch
@@ -59,6 +60,14 @@ def apply_held(map: HeldMap, ts: list) -> list:
         part = map if len(present) == len(ts) else map.restricted(present)
         return top.held(part, [ts[p] for p in present])
     return over_rows(map.forward, ts, [a.shape for a in map.src], map.name)
+
+
+def pull_held(map: HeldMap, cts: list) -> list:
+    """The transpose of a held map; as `apply_held`."""
+    for ct, a in zip(cts, map.dst, strict=True):
+        if ct.__class__ not in HOST_TYPES or len(shape_of(ct)) != len(a.shape):
+            return apply_held(map.transposed, cts)
+    return map.backward(cts)  # the usual case: nothing is traced, and nothing has rows
 
 
 def over_rows(f: Callable[[list], list], arrays: list, shapes: list[Shape], origin: str) -> list:

@@ -6,17 +6,19 @@ from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES, backend_of
-from gpujac.backends.memory import freeze, is_writable, thaw
+from gpujac.backends.memory import freeze, is_held, is_writable, thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
 from gpujac.ops.elementwise import multiply
-from gpujac.program.ir import Apply, Gather, Input, Partial, Scale, held_entries
-from gpujac.transforms.printing import describe_dual
-from gpujac.transforms.record import RecordTrace
+from gpujac.program.ir import Apply, Gather, Input, Partial, Scale, held_entries, held_results
+from gpujac.transforms.printing import describe
+from gpujac.transforms.record import RecordTrace, RuleTrace
 from gpujac.transforms.tangent import TangentTrace
 
 _COPIED_BYTES = 32 << 10  # a copy of this costs less than a microsecond
+_FIRST = (0,)
+_UNREAD = tuple([(None,) * arity for arity in range(4)])
 _READY = {"add", "subtract", "negative", "positive", "multiply"}  # slopes are operands or numbers
 
 
@@ -24,6 +26,7 @@ class LinearizeTrace(TangentTrace):
     """A trace whose tangents are variables of the program in `entries`."""
 
     __slots__ = ("entries", "frozen", "transform")
+    writes = True
 
     def __init__(self, origin: str, transform: str = "vjp") -> None:
         super().__init__(origin)
@@ -43,7 +46,7 @@ class LinearizeTrace(TangentTrace):
         own: Any = constant.__class__
         if own not in HOST_TYPES:
             return backend_of(constant).kept(constant)
-        if not constant.flags.writeable and (constant.base is None or not is_writable(constant)):
+        if not is_writable(constant) and not is_held(constant):
             return constant
         if constant.nbytes <= _COPIED_BYTES:
             return constant.copy()
@@ -66,7 +69,14 @@ class LinearizeTrace(TangentTrace):
                 return len(entries) - 1
             entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
             entry.resolve()
-        else:
+        else:  # what no slope reads is not kept
+            if len(positions) == 1:
+                if not op.reads_result[positions[0]]:
+                    y = None
+                elif not op.reads_operands:
+                    xs = _UNREAD[len(xs)]
+            elif True not in op.reads_result:
+                y = None
             entry = Scale(op, positions, ts, xs, y, None, shape, dtype)
         entries.append(entry)
         return len(entries) - 1
@@ -98,14 +108,17 @@ class LinearizeTrace(TangentTrace):
 
     def called(self, op: Any, primals: tuple, ts: tuple) -> tuple[tuple, tuple]:
         if op.reverse:
-            present = tuple([p for p, t in enumerate(ts) if t is not None])
+            present = _FIRST if len(ts) == 1 else tuple([p for p, t in enumerate(ts) if t is not None])
             ys, held = op.linearize(primals, present)
             first = len(self.entries)
-            self.entries += held_entries(first, held, tuple([ts[p] for p in present]))
-            return ys, tuple(range(first + 1, first + 1 + len(ys)))
-        record = RecordTrace(self.origin, self.entries)
+            reads = ts if len(present) == len(ts) else tuple([ts[p] for p in present])
+            self.entries += held_entries(first, held, reads)
+            return ys, held_results(first, len(ys))
+        record = RuleTrace(op.name, self.entries)
         try:
             ys, tangents = op.jvp(primals, tuple([None if t is None else record.tracer(t) for t in ts]))
+            record.check_zeros(tangents)
+            ys = tuple([record.opened(y) for y in ys])
             return ys, tuple([self._written(record, t, y) for t, y in zip(tangents, ys, strict=True)])
         finally:
             record.close()
@@ -134,4 +147,4 @@ class LinearizeTrace(TangentTrace):
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
-        return describe_dual("vjp", x)
+        return describe(x)

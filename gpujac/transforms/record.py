@@ -1,15 +1,20 @@
 """Recording a linear function without values: tracers that are variables of a program."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape, aval_of, dtype_of, kind, shape_of
 from gpujac.core.op import Op
-from gpujac.core.trace import Trace, payload
+from gpujac.core.trace import Trace, Tracer, payload
 from gpujac.errors import ConcretizationError, MissingRuleError
 from gpujac.ops.agree import agreement, coefficient
-from gpujac.program.ir import Apply, Gather, Partial, Scale, held_entries
+from gpujac.ops.elementwise import multiply
+from gpujac.program.ir import Apply, Gather, Partial, Scale, held_entries, held_results
+from gpujac.transforms.printing import describe
 
 
 class RecordTrace(Trace):
@@ -20,6 +25,7 @@ class RecordTrace(Trace):
 
     __slots__ = ("entries",)
     transform = "linear_transpose"
+    writes = True
 
     def __init__(self, origin: str, entries: list) -> None:
         super().__init__(origin)
@@ -39,6 +45,17 @@ class RecordTrace(Trace):
 
     def unary(self, op: Any, x: Any) -> Any:
         return self.pointwise(op, (x,))
+
+    def binary(self, op: Any, x: Any, y: Any) -> Any:
+        if op is multiply and self.alive:  # with a plain array of the same shape and dtype: what most rules do
+            place = 0
+            if y.__class__ is TracedArray:
+                place, x, y = 1, y, x
+            if y.__class__ is ndarray and y.dtype is x.dtype and y.shape == x.shape and _is_var(self, x):
+                return self.emit(Scale(op, (place,), (x.aux,), None, None, (y,), x.shape, x.dtype))
+            if place:
+                x, y = y, x
+        return self.pointwise(op, (x, y))
 
     def pointwise(self, op: Any, operands: tuple) -> Any:
         operands = self._opened(operands)
@@ -62,11 +79,11 @@ class RecordTrace(Trace):
     def _opened(self, operands: tuple) -> tuple:
         """The operands with constants of this trace as what they hold."""
         if not self.alive:
-            raise self.leaked()
-        return tuple(
-            x.value if x.__class__ is TracedArray and x.owner is self and x.aux is None else x
-            for x in operands
-        )
+            raise self.leaked(*operands)
+        for x in operands:
+            if x.__class__ is TracedArray and not x.owner.alive:
+                raise x.owner.leaked(x)
+        return tuple([self.opened(x) for x in operands])
 
     def _agreed(self, x: Any, aval: Aval) -> int:
         for op in agreement(x.shape, x.dtype, aval.shape, aval.dtype):
@@ -88,6 +105,8 @@ class RecordTrace(Trace):
         )
 
     def linear(self, op: Any, x: Any) -> Any:
+        if not self.alive:
+            raise self.leaked(x)
         if x.aux is None:
             return self.boxed(op(x.value))
         return self.emit(Apply(op, (x.aux,), *op.infer(aval_of(x))))
@@ -108,6 +127,10 @@ class RecordTrace(Trace):
         operands = self._opened(operands)
         if not any(_is_var(self, x) for x in operands):
             return self.boxed(op(*operands))
+        if op.composite:
+            found = op.decomposed(operands)
+            if found is not NotImplemented:
+                return found
         traced = [p for p, x in enumerate(operands) if _is_var(self, x)]
         if len(traced) != 1 or traced[0] not in op.linear_in:
             raise self.not_linear(op)
@@ -120,18 +143,36 @@ class RecordTrace(Trace):
         operands = self._opened(operands)
         if not any(_is_var(self, x) for x in operands):
             return tuple([self.boxed(y) for y in op(*operands)])
-        raise self.not_linear(op)
+        if op.composite:
+            found = op.decomposed(operands)
+            if found is not NotImplemented:
+                return found
+        return op.record(self, operands)
 
     def held(self, map: Any, ts: list) -> list:
         """The results of a held map of tangents, each of which is a variable of this trace."""
         first = len(self.entries)
         self.entries += held_entries(first, map, tuple([t.aux for t in ts]))
-        return [self.tracer(first + 1 + k) for k in range(len(map.dst))]
+        return [self.tracer(v) for v in held_results(first, len(map.dst))]
+
+    def opened(self, x: Any) -> Any:
+        """A constant of this trace as what it holds; everything else as it is."""
+        return x.value if x.__class__ is TracedArray and x.owner is self and x.aux is None else x
+
+    def is_variable(self, x: Any) -> bool:
+        """Whether `x` is a tracer of this trace without a value."""
+        return _is_var(self, x)
 
     def concrete(self, x: Any) -> Any:
+        if not self.alive:
+            raise self.leaked(x)
         if x.aux is None:
             return x.value
         raise self.valueless()
+
+    def describe(self, x: Tracer) -> str:
+        """The repr of a tracer."""
+        return describe(x)
 
     def valueless(self) -> ConcretizationError:
         """The error for reading a value."""
@@ -142,6 +183,42 @@ class RecordTrace(Trace):
 
     def boxed(self, value: Any) -> Any:
         return TracedArray(self, value, None, shape_of(value), dtype_of(value))
+
+
+class RuleTrace(RecordTrace):
+    """A trace that records a rule which somebody wrote: linear in tangents, or in cotangents."""
+
+    __slots__ = ("reads",)
+    transform = "the rule"
+
+    def __init__(self, origin: str, entries: list, reads: str = "tangents") -> None:
+        super().__init__(origin, entries)
+        self.reads = reads
+
+    def not_linear(self, op: Op) -> MissingRuleError:
+        return MissingRuleError(
+            f"{self.origin}: its rule applies {op.name} to {self.reads}, in which it must be linear: "
+            f"{self.reads} may be added, multiplied by values that do not depend on them, and moved about"
+        )
+
+    def valueless(self) -> ConcretizationError:
+        return ConcretizationError(
+            f"{self.origin}: its rule asks for the value of one of its {self.reads} (if, while, a comparison, "
+            f"float()), but it is recorded as a linear function of them, without values"
+        )
+
+    def check_zeros(self, results: Iterable) -> None:
+        """Raise for a result of the rule that is a constant other than zero."""
+        for t in results:
+            constant = self.opened(t)
+            if constant is None or _is_var(self, t):
+                continue
+            target = payload(constant)
+            if target is None or bool(backend_of(target).xp.any(target != 0)):
+                raise MissingRuleError(
+                    f"{self.origin}: its rule returned a value that does not depend on the {self.reads} and is "
+                    f"not zero; a rule is linear in the {self.reads}"
+                )
 
 
 class _Typed:

@@ -13,8 +13,8 @@ from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
 from gpujac.backends.choose import WRITABLE as WRITABLE_ARRAYS
 from gpujac.backends.host import HOST
-from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
-from gpujac.core.trace import Trace
+from gpujac.core.aval import Shape, aval_of, dtype_of, kind, shape_of
+from gpujac.core.trace import Trace, rest, wake
 from gpujac.ops.agree import agreement
 
 WRITABLE = WRITABLE_ARRAYS  # one set: a backend that is loaded later adds its arrays
@@ -62,7 +62,7 @@ class TangentTrace(Trace):
 
     def unary(self, op: Any, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         value = x.value
         y = op.host(value) if value.__class__ in HOST_TYPES else op(value)
         if op.flat:
@@ -78,7 +78,7 @@ class TangentTrace(Trace):
 
     def binary(self, op: Any, x: Any, y: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x, y)
         a, s, b, t = x, None, y, None
         if x.__class__ is TracedArray and x.owner is self:
             a, s = x.value, x.aux
@@ -143,7 +143,7 @@ class TangentTrace(Trace):
 
     def linear(self, op: Any, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         y = op(x.value)
         shape, dtype = shape_of(y), dtype_of(y)
         t = x.aux
@@ -166,6 +166,10 @@ class TangentTrace(Trace):
         return TracedArray(self, y, t, y.shape, y.dtype)
 
     def general(self, op: Any, operands: tuple) -> Any:
+        if op.composite:
+            found = op.decomposed(operands)
+            if found is not NotImplemented:
+                return found
         if len(operands) == 2:
             x, y = operands
             if x.__class__ is ndarray and 1 in op.linear_in and self._is_plain_dual(y):
@@ -192,8 +196,25 @@ class TangentTrace(Trace):
         values, ts = self.split(operands)
         if all([t is None for t in ts]):
             return tuple([self.boxed(y) for y in op(*values)])
-        ys, dys = self.called(op, values, ts)
-        return tuple([TracedArray(self, y, t, *aval_of(y)) for y, t in zip(ys, dys, strict=True)])
+        if op.composite:
+            found = op.decomposed(operands)
+            if found is not NotImplemented:
+                return found
+        rest(self)
+        try:
+            ys, dys = self.called(op, values, ts)
+        finally:
+            wake()
+        return tuple([self._called_result(op, y, t) for y, t in zip(ys, dys, strict=True)])
+
+    def _called_result(self, op: Any, y: Any, t: Any) -> Any:
+        """A result of an op that holds functions; one without a derivative as it is."""
+        if y.__class__ is ndarray and y.dtype.kind in "fc" and t.__class__ is not TracedArray:
+            return TracedArray(self, y, t, y.shape, y.dtype)
+        if y.__class__ is TracedArray or t.__class__ is TracedArray:
+            op.check_captured(self.level, (y, t))
+        shape, dtype = aval_of(y)
+        return TracedArray(self, y, t, shape, dtype) if kind(dtype) in "fc" else y
 
     def _is_plain_dual(self, x: Any) -> bool:
         """Whether `x` is ours, with a tangent and a NumPy array as its value."""
@@ -203,7 +224,7 @@ class TangentTrace(Trace):
     def _product(self, op: Any, position: int, x: Any, values: tuple) -> Any:
         """What most calls are: linear in one traced array, the other plain."""
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         out = op.evaluate(HOST, *values)
         t = self.partial(op, position, x.aux, values, out)
         return TracedArray(self, out, t, out.shape, out.dtype)
@@ -211,7 +232,7 @@ class TangentTrace(Trace):
     def split(self, operands: tuple) -> tuple[tuple, tuple]:
         """Primal values and tangents of the operands."""
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(*operands)
         values, ts = [], []
         for x in operands:
             mine = x.__class__ is TracedArray and x.owner is self
@@ -221,7 +242,7 @@ class TangentTrace(Trace):
 
     def concrete(self, x: Any) -> Any:
         if not self.alive:
-            raise self.leaked()
+            raise self.leaked(x)
         return x.value
 
     def boxed(self, value: Any) -> Any:

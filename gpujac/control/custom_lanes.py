@@ -1,0 +1,156 @@
+"""The generated batching rule: a function and its rules over all lanes at once, still with its rules.
+
+What vmap does to a function with rules when a transform below looks on: the function, its forward
+and its backward half run under vmap, and the cotangent of an operand that all lanes share is the sum
+over the lanes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpujac import trees
+from gpujac.array.reduce import sum as total
+from gpujac.array.traced import TracedArray
+from gpujac.backends.host import SCALARS
+from gpujac.control.custom_call import CustomCall
+from gpujac.core.aval import Aval, dtype_of, is_differentiable, shape_of
+from gpujac.errors import MissingRuleError
+from gpujac.ops.batching import move_axis, stretch
+from gpujac.transforms import flatten as fl
+from gpujac.transforms.batch import VmapTrace
+
+
+class LanesCall(CustomCall):
+    """`inner` over all lanes; operands and results are physical. `out_axes` is known after a call."""
+
+    body = True
+
+    def __init__(self, inner: CustomCall, trace: VmapTrace, axes: Sequence[int | None]) -> None:
+        self.inner = inner
+        self.axes = tuple(axes)
+        self.size = trace.size
+        self.lanes, self.start = trace.lanes, trace.start  # random draws of the rules follow the vmap's mode
+        self.out_axes: tuple[int | None, ...] = ()
+        super().__init__(inner.name)
+        self.reverse, self.pushes = inner.reverse, inner.pushes
+
+    def lacks(self, mode: str) -> MissingRuleError:
+        return self.inner.lacks(mode)
+
+    def captured(self) -> MissingRuleError:
+        return self.inner.captured()
+
+    def run(self, *xs: Any) -> tuple:
+        trace = self._opened()
+        try:
+            parts = [_physical(trace, y) for y in self.inner.run(*self._tracers(trace, xs, self.axes))]
+        finally:
+            trace.close()
+        self.out_axes = tuple([axis for _, axis in parts])
+        return tuple([value for value, _ in parts])
+
+    def forward(self, xs: tuple) -> tuple[tuple, Any]:
+        trace = self._opened()
+        try:
+            ys, residuals = self.inner.forward(tuple(self._tracers(trace, xs, self.axes)))
+            results = self._spread(trace, ys, xs)
+            leaves, spec = trees.flatten(residuals)
+            parts = [_physical(trace, r) for r in leaves]
+        finally:
+            trace.close()
+        return results, (spec, [value for value, _ in parts], [axis for _, axis in parts])
+
+    def backward(self, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
+                 present: Sequence[int]) -> list:  # fmt: skip
+        spec, values, places = residuals
+        trace = self._opened()
+        try:
+            kept = trees.unflatten(spec, self._tracers(trace, values, places))
+            found = self.inner.backward(
+                kept, self._tracers(trace, cts, self.out_axes), _one_lane(src, self.axes),
+                _one_lane(dst, self.out_axes), present,
+            )  # fmt: skip
+            return [
+                None if t is None else self._reduced(*_physical(trace, t), axis)
+                for t, axis in zip(found, self.axes, strict=True)
+            ]
+        finally:
+            trace.close()
+
+    def tangents(self, xs: tuple, ts: tuple) -> tuple[tuple, tuple]:
+        trace = self._opened()
+        try:
+            lanes, moving = self._tracers(trace, xs, self.axes), self._tracers(trace, ts, self.axes)
+            ys, dys = self.inner.tangents(tuple(lanes), tuple(moving))
+            results = self._spread(trace, ys, xs)
+            return results, tuple([
+                None if t is None else self._placed(*_physical(trace, t), axis)
+                for t, axis in zip(dys, self.out_axes, strict=True)
+            ])  # fmt: skip
+        finally:
+            trace.close()
+
+    def batch_in(self, trace: Any, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
+        return generated(self, trace, xs, axes)
+
+    def _opened(self) -> VmapTrace:
+        return VmapTrace(self.name, self.size, self.lanes, self.start)
+
+    def _tracers(self, trace: VmapTrace, xs: Sequence[Any], axes: Sequence[int | None]) -> list:
+        return [x if a is None or x is None else trace.tracer(x, a) for x, a in zip(xs, axes, strict=True)]
+
+    def _spread(self, trace: VmapTrace, ys: tuple, xs: tuple) -> tuple:
+        """Results, those that carry tangents with their lanes: each lane has a cotangent of its own."""
+        parts = []
+        for y in ys:
+            value, axis = _physical(trace, y)
+            if axis is None and is_differentiable(dtype_of(value)):
+                value = stretch(_array(value, xs), None, self.size)
+                axis = -len(shape_of(value))
+            parts.append((value, axis))
+        self.out_axes = tuple([axis for _, axis in parts])
+        return tuple([value for value, _ in parts])
+
+    def _placed(self, value: Any, axis: int | None, target: int | None) -> Any:
+        """A value with its lanes at `target`."""
+        if target is None:
+            return value
+        if axis is None:
+            value = stretch(_array(value, ()), None, self.size)
+            axis = -len(shape_of(value))
+        return move_axis(value, axis, target)
+
+    def _reduced(self, value: Any, axis: int | None, target: int | None) -> Any:
+        """The cotangent of an operand: that of a shared one is the sum over the lanes."""
+        if target is not None:
+            return self._placed(value, axis, target)
+        return value * self.size if axis is None else total(value, axis=axis)
+
+
+def generated(call: CustomCall, trace: Any, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
+    """Results and their mapped axes: the call over all lanes, with its rules for the traces below."""
+    lanes = LanesCall(call, trace, axes)
+    return lanes(*xs), lanes.out_axes
+
+
+def _array(x: Any, others: Sequence[Any]) -> Any:
+    """A number as an array, of the library of the others."""
+    if x.__class__ not in SCALARS:
+        return x
+    found = fl.array_of(x, list(others))
+    return np.asarray(found) if found.__class__ in SCALARS else found
+
+
+def _physical(trace: VmapTrace, y: Any) -> tuple[Any, int | None]:
+    mine = y.__class__ is TracedArray and y.owner is trace
+    return (y.value, y.aux) if mine else (y, None)
+
+
+def _one_lane(avals: Sequence[Aval], axes: Sequence[int | None]) -> list[Aval]:
+    """Shapes and dtypes without the mapped axes."""
+    return [
+        a if axis is None else Aval((*a.shape[:axis], *a.shape[len(a.shape) + axis + 1 :]), a.dtype)
+        for a, axis in zip(avals, axes, strict=True)
+    ]
