@@ -1,0 +1,190 @@
+"""Decisions: predicates with one value, predicates with one per lane of vmap, and choosing between results."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from gpujac import settings, trees
+from gpujac.array import common as c
+from gpujac.backends.choose import backend_of, is_array
+from gpujac.backends.host import PYTHON_SCALARS
+from gpujac.core import taking
+from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.trace import Trace, Tracer, concrete, is_mapped, payload
+from gpujac.errors import ArgumentTypeError, DTypeError, ShapeError, StructureError
+from gpujac.ops import elementwise as ew
+from gpujac.transforms import flatten as fl
+from gpujac.transforms.batch import one_lane
+
+
+def check_function(what: str, name: str, f: Any) -> None:
+    """Raise unless `f` can be called."""
+    if not callable(f):
+        raise ArgumentTypeError(f"{what}: {name} must be a function, not {type(f).__name__}")
+
+
+def scalar(what: str, name: str, x: Any) -> Any:
+    """`x` if it is an array or number of shape ()."""
+    if not isinstance(x, Tracer) and not is_array(x):
+        raise ArgumentTypeError(f"{what}: {name} is a {type(x).__name__}, not a number or an array of shape ()")
+    if shape_of(x) != ():
+        raise ShapeError(
+            f"{what}: {name} has shape {tuple(shape_of(x))}, but one decision needs a scalar; reduce it with "
+            ".any() or .all(), decide entry by entry with np.where, or map over the axis with vmap"
+        )
+    return x
+
+
+def integer(what: str, name: str, x: Any) -> Any:
+    """A scalar integer: a Python int where it has one value, else traced, one per lane."""
+    x = scalar(what, name, x)
+    if type(x) is bool or kind(dtype_of(x)) not in "iu":
+        raise DTypeError(f"{what}: {name} has dtype {dtype_of(x)}; give an integer")
+    return x if is_mapped(x) else int(concrete(x))
+
+
+class Lanes:
+    """The lanes where a decision holds: a traced mask of shape (), and its entries on the host.
+
+    Reading them is one wait for a device, unless `flags` says what the mask holds. Lanes that only watch
+    the code at work are not among them.
+    """
+
+    __slots__ = ("mask", "flags")
+
+    def __init__(self, mask: Any, flags: np.ndarray | None = None) -> None:
+        outer = taking.mask()
+        self.mask = mask if outer is None else ew.logical_and(mask, outer)
+        self.flags = flags if outer is None and flags is not None else c.on_host(payload(self.mask))
+
+    def others(self) -> "Lanes":
+        """The lanes where it does not hold."""
+        return Lanes(ew.logical_not(self.mask), ~self.flags)
+
+    def any(self) -> bool:
+        """Whether it holds in some lane."""
+        return bool(self.flags.any())
+
+    def every(self) -> bool:
+        """Whether it holds in all lanes of all vmaps."""
+        return bool(self.flags.all())
+
+    def first(self) -> dict[Trace, int]:
+        """One lane where it holds: its number in each vmap that the mask differs in."""
+        levels, x = [], self.mask
+        while isinstance(x, Tracer):
+            if x.owner.batches and x.aux is not None:
+                levels.append(x)
+            x = x.value
+        place = np.unravel_index(int(np.argmax(self.flags)), self.flags.shape)
+        axes = list(range(self.flags.ndim))  # those that the vmaps outside of a level have left
+        return {x.owner: int(place[axes.pop(x.aux)]) for x in reversed(levels)}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run code for these lanes: the others compute along, unheard.
+
+        What they compute does not warn, and settings.debug_nans does not look at it.
+        """
+        looked_at = settings.override(debug_nans=False) if settings.get("debug_nans") else nullcontext()
+        taking.enter(self.mask)
+        try:
+            with np.errstate(all="ignore"), looked_at:
+                yield
+        finally:
+            taking.leave()
+
+    def operands(self, leaves: list) -> list:
+        """Operands for that code: copies to write into, which hold in the other lanes what one of these has.
+
+        Where derivatives follow, every lane so meets values of the kind that the code is for: an
+        overflow in lanes that do not want it would be an infinite coefficient in the sweeps.
+        """
+        lane = self.first() if any([_is_followed(x) for x in leaves]) else {}
+        own = [fl.private(x) if isinstance(x, Tracer) or is_array(x) else x for x in leaves]
+        return [self.filled(x, lane) if _is_followed(x) else x for x in own]
+
+    def filled(self, x: Any, lane: dict[Trace, int]) -> Any:
+        """`x`, with what it is in the lane `lane` in all lanes where the decision does not hold."""
+        return ew.where(self.mask, x, _in_lane(x, lane))
+
+
+def decision(what: str, name: str, x: Any) -> bool | Lanes:
+    """A predicate: True or False where it has one value, else the lanes where it holds."""
+    x = scalar(what, name, x)
+    if not is_mapped(x):
+        return bool(concrete(x))
+    return Lanes(x if kind(dtype_of(x)) == "b" else ew.not_equal(x, 0))
+
+
+def _is_followed(x: Any) -> bool:
+    """Whether a transform asks for derivatives of `x`."""
+    if not isinstance(x, Tracer) or not is_differentiable(x.dtype):
+        return False
+    while isinstance(x, Tracer):
+        if x.aux is not None and not x.owner.batches:
+            return True
+        x = x.value
+    return False
+
+
+def _in_lane(x: Any, lane: dict[Trace, int]) -> Any:
+    """The value of `x` in one lane, as a constant; zero where it has no value."""
+    if not isinstance(x, Tracer):
+        return x
+    if payload(x) is None:  # a linear function is being recorded
+        return 0.0
+    if not x.owner.batches or x.aux is None:
+        return _in_lane(x.value, lane)
+    if x.owner in lane:
+        return _in_lane(one_lane(x.value, x.aux, lane[x.owner]), lane)
+    return type(x)(x.owner, _in_lane(x.value, lane), x.aux, x.shape, x.dtype)
+
+
+def chosen(what: str, mask: Any, names: tuple[str, str], a: Any, b: Any) -> Any:
+    """The tree with the leaves of `a` where the mask holds, and of `b` elsewhere."""
+    leaves, spec = trees.flatten(a)
+    others = trees.match(spec, b, f"{what}: the result of {names[1]}, beside that of {names[0]}")
+    done = []
+    for i, (x, y) in enumerate(zip(leaves, others, strict=True)):
+        x, y = _agreeing(what, names, spec, i, x, y)
+        done.append(x if x is y else ew.where(mask, x, y))
+    return trees.unflatten(spec, done)
+
+
+def _agreeing(what: str, names: tuple[str, str], spec: trees.Spec, leaf: int, x: Any, y: Any) -> tuple[Any, Any]:
+    """Two leaves of one shape and dtype, or an error that says which differ."""
+    path = trees.spec_paths(spec)[leaf]
+    if not all([isinstance(v, Tracer) or is_array(v) for v in (x, y)]):
+        if x is y or (type(x) is type(y) and bool(x == y)):
+            return x, x
+        raise StructureError(
+            f"{what}: result{path} is {x!r} from {names[0]} and {y!r} from {names[1]}; where lanes of vmap "
+            "decide differently only arrays and numbers can be chosen between"
+        )
+    if shape_of(x) != shape_of(y):
+        raise ShapeError(
+            f"{what}: result{path} has shape {tuple(shape_of(x))} from {names[0]} and {tuple(shape_of(y))} from "
+            f"{names[1]}; under vmap both must have the same"
+        )
+    if dtype_of(x) == dtype_of(y) or fits(x, y) or fits(y, x):
+        return x, y
+    raise DTypeError(
+        f"{what}: result{path} is {dtype_of(x)} from {names[0]} and {dtype_of(y)} from {names[1]}; under vmap "
+        "both must have the same dtype: cast one"
+    )
+
+
+def fits(x: Any, y: Any) -> bool:
+    """Whether `x` is a Python number that takes the dtype of the array `y` without changing it."""
+    return type(x) in PYTHON_SCALARS and "biufc".index(kind(dtype_of(x))) <= "biufc".index(kind(dtype_of(y)))
+
+
+def as_leaf(x: Any, like: Any) -> Any:
+    """A Python number in the dtype and library of the array `like`."""
+    if type(x) not in PYTHON_SCALARS or type(like) in PYTHON_SCALARS:
+        return x
+    target = fl.like_of(like)
+    return backend_of(target).asarray(x, c.as_dtype(dtype_of(like), target), target)[()]
