@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from profiling import environment, memory, report
-from profiling.cases import Case, all_cases
+from profiling.cases import Case, jacobian_cases
 from profiling.libraries import LOADERS, Library
-from profiling.protocol import Effort, numpy_probe, time_case
+from profiling.protocol import Effort, Timing, numpy_probe, time_case
+from profiling.transform_cases import transform_cases
 from profiling.values import difference
 
 RESULTS = environment.ROOT / "profiling" / "results"
 QUICK = Effort(rounds=5, batch_s=0.005)
+
+
+def all_cases() -> dict[str, Case]:
+    """Return every timed case by its name, in the order of the table."""
+    return {case.name: case for case in jacobian_cases() + transform_cases()}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -63,7 +69,7 @@ def assert_ours() -> None:
 
 def run_case(case: Case, libraries: dict[str, Library], effort: Effort, probe: Callable[[], float]) -> report.Row:
     """Check that all libraries agree on `case`, then time them."""
-    row = report.Row(case.name, case.title, "s", case.targets, case.ops)
+    row = report.Row(case.name, case.title, "x" if case.quotient else "s", case.targets, case.ops)
     calls = agreeing_calls(case, libraries, row)
     if row.failed() or not calls:
         return row
@@ -71,7 +77,7 @@ def run_case(case: Case, libraries: dict[str, Library], effort: Effort, probe: C
     gc.freeze()  # what the libraries hold is no work for the collector during a batch
     timing = time_case(calls, effort, probe)
     gc.unfreeze()
-    row.values = timing.medians_s
+    row.values = compared(case, timing)
     row.void = timing.void
     row.details = {
         "rounds_s": timing.rounds_s,
@@ -82,6 +88,18 @@ def run_case(case: Case, libraries: dict[str, Library], effort: Effort, probe: C
         "attempts": timing.attempts,
     }
     return row
+
+
+BESIDE = " beside"  # what the name of a library has behind it where the other case is timed
+
+
+def compared(case: Case, timing: Timing) -> dict[str, float]:
+    """Return the times of `case`, less those of the case beside it or divided by them."""
+    medians = timing.medians_s
+    if case.beside is None:
+        return medians
+    pairs = {name: (medians[name], medians[name + BESIDE]) for name in medians if not name.endswith(BESIDE)}
+    return {name: a / b if case.quotient else a - b for name, (a, b) in pairs.items()}
 
 
 def agreeing_calls(case: Case, libraries: dict[str, Library], row: report.Row) -> dict[str, Callable[[], Any]]:
@@ -102,6 +120,8 @@ def agreeing_calls(case: Case, libraries: dict[str, Library], row: report.Row) -
         if differs is not None:
             row.differences[name] = differs
         calls[name] = call
+        if case.beside is not None:
+            calls[name + BESIDE] = case.beside.prepare(libraries[name])
     return calls
 
 

@@ -16,6 +16,7 @@ from profiling.report import Target
 
 CHAIN_PAIRS = 100  # each pair is two ops
 VMAP_SIZE = 8
+Program = Callable[..., Any]
 ALL = ("gpujac", "autograd", "torch", "jax")
 ARRAYS = ("gpujac", "torch", "jax")
 
@@ -34,6 +35,8 @@ class Case:
     constants: dict[str, Any] = field(default_factory=dict)
     ops: int | None = None  # how many operations the function does, for the time per op
     rtol: float = 1e-9
+    beside: Case | None = None  # what is taken off the times, with `quotient` what they are divided by
+    quotient: bool = False
 
     def prepare(self, library: Library) -> Callable[[], Any]:
         """Return a call without arguments that runs the transformed function to its end."""
@@ -276,7 +279,6 @@ def structure_cases() -> list[Case]:
     ]
 
 
-def all_cases() -> dict[str, Case]:
-    """Return every timed case by its name, in the order of the table."""
-    cases = chain_cases() + layer_cases() + robertson_cases() + structure_cases()
-    return {case.name: case for case in cases}
+def jacobian_cases() -> list[Case]:
+    """Return the cases of this file, in the order of the table."""
+    return chain_cases() + layer_cases() + robertson_cases() + structure_cases()

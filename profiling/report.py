@@ -12,14 +12,14 @@ PEERS = COLUMNS[1:]
 
 @dataclass(frozen=True)
 class Target:
-    """What the issue asks: `ratio` to a library, microseconds per op, or the value itself."""
+    """What is asked: `ratio` to a library, microseconds per op, or the value itself (`value`, `times`)."""
 
-    kind: Literal["ratio", "us_per_op", "value"]
+    kind: Literal["ratio", "us_per_op", "value", "times"]
     at_most: float
     library: str = ""
 
     def __str__(self) -> str:
-        suffix = {"ratio": f"x {self.library}", "us_per_op": "us/op", "value": "x J"}[self.kind]
+        suffix = {"ratio": f"x {self.library}", "us_per_op": "us/op", "value": "x J", "times": "x"}[self.kind]
         return f"<= {self.at_most:g} {suffix}"
 
 
@@ -29,7 +29,7 @@ class Row:
 
     name: str
     title: str
-    unit: Literal["s", "x J"]
+    unit: Literal["s", "x J", "x"]
     targets: tuple[Target, ...]
     ops: int | None = None
     values: dict[str, float] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gpujac.backends.chain import restricted
 from gpujac.core.aval import Shape, item_bytes, kind
+from gpujac.core.source import Line, line_at
 from gpujac.ops.agree import coefficient
 
 Var = int
@@ -44,6 +45,9 @@ class Scale:
     def resolve(self) -> tuple:
         """Compute the coefficients, once."""
         xs, y, op, positions = self.xs, self.y, self.op, self.positions
+        y = self if y is None else y  # not read then, but for its dtype
+        if self.coefs is not None:  # another thread was faster, and the operands may be gone
+            return self.coefs
         if len(positions) == 1:
             coefs: tuple = (coefficient(op, positions[0], xs, y),)
         else:
@@ -160,13 +164,20 @@ class Pick:
 
 
 class Held:
-    """A linear function of several tangents with several results, which `Pick` entries take apart.
+    """A linear function of several tangents. Several results are taken apart by `Pick` entries that
+    follow; a single one is the variable itself.
 
     `map` has `forward` and `backward`: functions of lists, in which None is a zero (transforms/held.py).
     Shape and dtype are those of its largest result.
     """
 
     __slots__ = ("map", "reads", "shape", "dtype")
+
+    @property
+    def picks(self) -> int:
+        """How many `Pick` entries follow."""
+        count = len(self.map.dst)
+        return 0 if count == 1 else count
 
     def __init__(self, map: Any, reads: tuple, shape: Shape, dtype: Any) -> None:
         self.map = map
@@ -176,25 +187,44 @@ class Held:
 
 
 def held_entries(first: Var, map: Any, reads: tuple) -> list:
-    """The entry of a held map, which becomes variable `first`, and one `Pick` for each result."""
+    """The entry of a held map, which becomes variable `first`, and a `Pick` for each of several results."""
+    if len(map.dst) == 1:
+        (a,) = map.dst
+        return [Held(map, reads, a.shape, a.dtype)]
     widest = max(map.dst, key=lambda a: math.prod(a.shape) * item_bytes(a.dtype))
     picks = [Pick(k, (first,), a.shape, a.dtype) for k, a in enumerate(map.dst)]
     return [Held(map, reads, *widest), *picks]
 
 
+def held_results(first: Var, count: int) -> tuple[Var, ...]:
+    """The variables of the results of a held map, whose entry is variable `first`."""
+    return (first,) if count == 1 else tuple(range(first + 1, first + 1 + count))
+
+
 class Program:
     """Entries, how many inputs come first, and the output variables (None: a zero)."""
 
-    __slots__ = ("entries", "inputs", "outputs", "complex", "_live", "_last", "_widest")
+    __slots__ = ("entries", "inputs", "outputs", "complex", "spots", "_live", "_last", "_widest")
 
     def __init__(self, entries: list, inputs: int, outputs: list) -> None:
         self.entries = entries
         self.inputs = inputs
         self.outputs = outputs
         self.complex = any(kind(d) == "c" for d in {e.dtype for e in entries})
+        self.spots: list | None = None  # where the user's code made each entry, if that was recorded
         self._live: list[bool] | None = None
         self._last: list[list[Var]] | None = None
         self._widest = 0
+
+    @property
+    def lines(self) -> list[Line | None] | None:
+        """For each entry the user's line that made it (None: an input); None where lines were not recorded."""
+        return None if self.spots is None else [self.line(i) for i in range(len(self.entries))]
+
+    def line(self, var: Var) -> Line | None:
+        """The user's line that made an entry, if it is known."""
+        spot = None if self.spots is None or var >= len(self.spots) else self.spots[var]
+        return None if spot is None else line_at(*spot)
 
     def widest_bytes(self) -> int:
         """Bytes of the largest variable, for one row."""

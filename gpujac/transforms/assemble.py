@@ -40,7 +40,7 @@ class Side:
 class Block:
     """One (row leaf, column leaf) block of a Jacobian while it is assembled."""
 
-    __slots__ = ("rows", "shape", "dtype", "forward", "matrix", "parts", "like")
+    __slots__ = ("rows", "shape", "dtype", "forward", "matrix", "parts", "like", "_before")
 
     def __init__(self, rows: int, shape: Shape, dtype: Any, forward: bool, like: Any) -> None:
         self.rows = rows  # entries of the row leaf
@@ -50,6 +50,16 @@ class Block:
         self.like = like
         self.matrix: Any = None
         self.parts: list = []
+        self._before: tuple[int, Any] = (0, None)
+
+    def begin(self) -> None:
+        """Remember what is there before a chunk."""
+        self._before = (len(self.parts), self.matrix)
+
+    def undo(self) -> None:
+        """Put away what the last chunk has left half made; rows in the matrix are written again."""
+        count, self.matrix = self._before
+        del self.parts[count:]
 
     def allocate(self) -> None:
         """Reserve the whole block, zeroed (untouched pages cost nothing)."""

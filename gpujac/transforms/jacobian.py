@@ -8,17 +8,20 @@ from gpujac import ranges, trees
 from gpujac.array.common import astype
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.backends.host import SCALARS
-from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, ArgumentTypeError, BackendError, DTypeError
 from gpujac.ops import structure as st
 from gpujac.program.simplify import collapse
-from gpujac.transforms import chunking
+from gpujac.settings import get as setting
+from gpujac.transforms import chunking, halving
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.assemble import Block, Side, any_traced
+from gpujac.transforms.complex_blocks import in_real_blocks
 from gpujac.transforms.hot import Hot
 from gpujac.transforms.progress import progress_bar
 from gpujac.transforms.sweep import pull, push
+from gpujac.transforms.tracebacks import shorten
 from gpujac.transforms.vjp import Linearized
 
 
@@ -55,6 +58,9 @@ def _jacobian(f: Callable, options: Options) -> Callable:
                 return (matrix, outputs.aux) if options.has_aux else matrix
             (y,) = outputs.rebuilt(linear.owned_values())[:1]
             return matrix, ((y, outputs.aux) if options.has_aux else y)
+        except Exception as error:  # chunks and sweeps stand between the call and a rule that the user wrote
+            shorten(error)
+            raise
         finally:
             ranges.pop(token)
 
@@ -79,8 +85,9 @@ def _check_types(options: Options, linear: Linearized) -> None:
                     "outputs throughout; leave it out, or convert the array"
                 )
             raise DTypeError(
-                f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. "
-                "Split it into real and imaginary parts, or set holomorphic=True for a holomorphic one"
+                f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. Set "
+                "holomorphic=True for a holomorphic one, complex_blocks=True for real blocks of any, or split it "
+                "into real and imaginary parts"
             )
 
 
@@ -142,8 +149,12 @@ class _Run:
         program = linear.plan(self.forward)
         if program is not None:
             self.program, self.fused = program, True
+        elif setting("debug_nans"):
+            pass  # one entry for each operation, so that the first one at fault has its name
         elif rows * ends >= _WIDE_BYTES or rows * self.program.widest_bytes() >= _WIDE_BYTES:
             self.program = collapse(self.program)
+        if self.program is not linear.program:
+            linear.program.entries.clear()  # the new one has all it needs
         traced = any(isinstance(x, Tracer) for x in linear.point.leaves + linear.values)
         direction = "fwd" if self.fused else mode  # a fused program is pushed in either mode
         plan = chunking.plan(
@@ -157,17 +168,45 @@ class _Run:
         if self.scalar:
             return self._gradient()
         blocks = self._blocks()
-        step = self.plan.chunk_size or max(self.rows.total, 1)
-        starts = range(0, self.rows.total, step)
-        with progress_bar(len(starts), self.options) as bar:
-            for index, start in enumerate(starts):
+        flat = [b for row in blocks for b in row]
+        with progress_bar(self.plan.chunks, self.options) as bar:
+
+            def work(index: int, start: int, stop: int) -> None:
+                for block in flat:
+                    block.begin()
                 token = ranges.push("chunk", ranges.CHUNK, index)
                 try:
-                    self._chunk(blocks, start, min(start + step, self.rows.total))
+                    self._chunk(blocks, start, stop)
                 finally:
                     ranges.pop(token)
                 bar.update(1)
+
+            def halved(index: int, start: int, step: int) -> None:
+                for block in flat:
+                    block.undo()
+                self._plan_again(index, start, step)
+                bar.total = self.plan.chunks
+
+            halving.in_chunks(self.rows.total, self.plan.chunk_size or self.rows.total, work, halved, self._advice)
         return self._nested(self._finished(blocks))
+
+    def _plan_again(self, index: int, start: int, step: int) -> None:
+        """The plan after the chunk at `start` turned out too large."""
+        chunks = index - (-(self.rows.total - start) // step)
+        first = self.plan.chunks == 1 and self.options.assembly == "auto"
+        assembly = "preallocate" if first else self.plan.assembly
+        self.plan = self.plan._replace(chunk_size=step, chunks=chunks, assembly=assembly)
+        if self.options.report is not None:
+            self.options.report(self.plan)
+
+    def _advice(self) -> str:
+        swept = None in self.program.entries  # and let go
+        row = 0 if swept else chunking.live_bytes(self.program, not (self.forward or self.fused))
+        size = self.rows.total * self.columns.total * max([item_bytes(b) for b in map(dtype_of, self.linear.values)])
+        return (
+            f"a row needs about {halving.readable(row)} in the sweep, the whole result {halving.readable(size)}; "
+            "gpujac.checkpoint makes what the function keeps smaller (gpujac.residuals lists it)"
+        )
 
     def _nested(self, grid: list[list]) -> Any:
         """The (output, input) blocks in the trees of both."""
@@ -220,7 +259,8 @@ class _Run:
             ranges.pop(token)
         token = ranges.push("sweep", ranges.REPLAY, stop - start)
         try:
-            parts = self._sweep(seeds, stop - start)
+            last = stop == self.rows.total and stop - start == 1  # nothing could be tried again
+            parts = self._sweep(seeds, last)
         finally:
             ranges.pop(token)
         token = ranges.push("assemble", ranges.CHUNK)
@@ -229,19 +269,19 @@ class _Run:
         finally:
             ranges.pop(token)
 
-    def _sweep(self, seeds: list, rows: int) -> list:
+    def _sweep(self, seeds: list, last: bool) -> list:
         if self.plan.chunk_size != 1:
-            return self._swept(seeds)
+            return self._swept(seeds, last)
         # a plain loop: no batch axis anywhere
         plain = [None if s is None else _without_row(s) for s in seeds]
-        return [None if p is None else _with_row(p) for p in self._swept(plain)]
+        return [None if p is None else _with_row(p) for p in self._swept(plain, last)]
 
-    def _swept(self, seeds: list) -> list:
+    def _swept(self, seeds: list, last: bool) -> list:
         program = self.program
         if self.forward or self.fused:
-            return push(program, seeds)
+            return push(program, seeds, last)
         pairs = zip(program.outputs, seeds, strict=True)
-        return pull(program, [(v, s) for v, s in pairs if v is not None and s is not None])
+        return pull(program, [(v, s) for v, s in pairs if v is not None and s is not None], last)
 
     def _store(self, blocks: list, parts: list, start: int, stop: int) -> None:
         traced = any_traced(parts) or any(b.parts for row in blocks for b in row)
@@ -287,8 +327,8 @@ def _with_row(part: Any) -> Any:
 
 
 def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
-           assembly: str = "auto", memory: Any = None, with_value: bool = False,
-           holomorphic: bool = False, progress: bool = False, report: Any = None) -> Callable:  # fmt: skip
+           assembly: str = "auto", memory: Any = None, with_value: bool = False, holomorphic: bool = False,
+           progress: bool = False, report: Any = None, complex_blocks: bool = False) -> Callable:  # fmt: skip
     """The Jacobian by reverse mode (row by row, in chunks), as a function.
 
     Args:
@@ -301,6 +341,7 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
         memory: most bytes of one sweep's buffers: an int, "2GB", or None.
         with_value: also return the output of `f`, from the same run.
         holomorphic: allow complex inputs and outputs of a holomorphic function.
+        complex_blocks: complex leaves as pairs (re, im) in a last axis of length 2, any function.
         progress: show a bar over the chunks.
         report: a callable that receives the plan (mode, rows, chunk_size, chunks, assembly).
 
@@ -325,13 +366,13 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
         array([[3., 2.],
                [0., 1.]])
     """
-    return _build("jacrev", "rev", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                  holomorphic, progress, report)  # fmt: skip
+    return build("jacrev", "rev", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
+                 holomorphic, progress, report, complex_blocks)  # fmt: skip
 
 
 def jacfwd(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
-           assembly: str = "auto", memory: Any = None, with_value: bool = False,
-           holomorphic: bool = False, progress: bool = False, report: Any = None) -> Callable:  # fmt: skip
+           assembly: str = "auto", memory: Any = None, with_value: bool = False, holomorphic: bool = False,
+           progress: bool = False, report: Any = None, complex_blocks: bool = False) -> Callable:  # fmt: skip
     """The Jacobian by forward mode (column by column, in chunks), as a function.
 
     Args:
@@ -353,13 +394,14 @@ def jacfwd(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
         array([[3., 2.],
                [0., 1.]])
     """
-    return _build("jacfwd", "fwd", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                  holomorphic, progress, report)  # fmt: skip
+    return build("jacfwd", "fwd", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
+                 holomorphic, progress, report, complex_blocks)  # fmt: skip
 
 
 def jacobian(f: Callable, argnums: Any = 0, *, mode: str = "auto", has_aux: bool = False,
              chunk_size: Any = "auto", assembly: str = "auto", memory: Any = None, with_value: bool = False,
-             holomorphic: bool = False, progress: bool = False, report: Any = None) -> Callable:  # fmt: skip
+             holomorphic: bool = False, progress: bool = False, report: Any = None,
+             complex_blocks: bool = False) -> Callable:  # fmt: skip
     """The Jacobian by the cheaper mode: forward if n ≤ 1.5 m, else reverse.
 
     Args:
@@ -386,44 +428,18 @@ def jacobian(f: Callable, argnums: Any = 0, *, mode: str = "auto", has_aux: bool
     """
     if mode not in ("auto", "rev", "fwd"):
         raise ArgumentError(f'jacobian: mode={mode!r}; choose "auto", "rev" or "fwd"')
-    return _build("jacobian", mode, f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                  holomorphic, progress, report)  # fmt: skip
+    return build("jacobian", mode, f, argnums, has_aux, chunk_size, assembly, memory, with_value,
+                 holomorphic, progress, report, complex_blocks)  # fmt: skip
 
 
-def hessian(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
-            inner_chunk_size: Any = "auto", assembly: str = "auto", memory: Any = None,
-            with_value: bool = False, progress: bool = False) -> Callable:  # fmt: skip
-    """Second derivatives: `jacfwd` of `jacrev`, as a function.
-
-    Args:
-        f: callable of pytrees of real arrays; any output (a vector gives a third-order array).
-        argnums, has_aux, assembly, memory, with_value, progress: as in `jacrev`.
-        chunk_size: columns per outer (forward) sweep. inner_chunk_size: rows per inner sweep.
-
-    Returns:
-        A function of the same arguments; the nesting of the output, then argnums and tree of the
-        argument twice. With has_aux `(H, aux)`, with_value `(H, y)` or `(H, (y, aux))`.
-
-    Raises:
-        As `jacrev`.
-
-    Cost: `f` runs once under two traces; n sweeps of a program about three times as long as `f`.
-
-    Example:
-        >>> import numpy as np
-        >>> import gpujac as gj
-        >>> gj.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 2.0]))
-        array([[4., 2.],
-               [2., 0.]])
-    """
-    chunking.check_chunk_size("hessian", inner_chunk_size, "inner_chunk_size")
-    inner = _build("hessian", "rev", f, argnums, has_aux, inner_chunk_size, assembly, memory, with_value,
-                   False, False, None)  # fmt: skip
-    extra = has_aux or with_value
-    return _build("hessian", "fwd", inner, argnums, extra, chunk_size, assembly, memory, False, False,
-                  progress, None)  # fmt: skip
-
-
-def _build(what: str, mode: str, f: Callable, *rest: Any) -> Callable:
+def build(what: str, mode: str, f: Callable, argnums: Any, has_aux: bool, chunk_size: Any, assembly: str,
+          memory: Any, with_value: bool, holomorphic: bool, progress: bool, report: Any,
+          complex_blocks: bool = False) -> Callable:  # fmt: skip
+    """The transform called `what`, its options checked."""
     fl.check_callable(what, f)
-    return _jacobian(f, Options(what, mode, *rest))
+    extras = (True, False) if complex_blocks else (has_aux, with_value)
+    options = Options(what, mode, argnums, extras[0], chunk_size, assembly, memory, extras[1], holomorphic, progress,
+                      report)  # fmt: skip
+    if not complex_blocks:
+        return _jacobian(f, options)
+    return in_real_blocks(what, f, argnums, has_aux, with_value, holomorphic, lambda g: _jacobian(g, options))

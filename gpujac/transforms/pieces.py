@@ -7,14 +7,17 @@ when the sweep comes to the variable, instead of n arrays of zeros that are adde
 import math
 from typing import Any
 
-from gpujac.backends.choose import backend_of
-from gpujac.core.aval import Shape
+from gpujac.backends.choose import HOST_TYPES, backend_of
+from gpujac.backends.host import HOST
+from gpujac.core.aval import Shape, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops import join
 from gpujac.ops.agree import plus
 from gpujac.ops.indexing import Slice, Take, place, scatter_add
 from gpujac.ops.structure import reshape
 from gpujac.program.ir import Apply, Partial
+
+_MANY = 16  # entries of a vector from which one addition of all is cheaper than one for each
 
 
 class Pieces:
@@ -35,10 +38,29 @@ class Pieces:
         return ct
 
     def _place_slices(self, shape: Shape) -> Any:
+        if len(shape) == 1 and len(self.slices) >= _MANY:
+            whole = _added_entries(shape[0], self.slices)
+            if whole is not None:
+                return whole
         reach = max(len(key) for key, _ in self.slices)
         trailing = shape[len(shape) - reach :]
         keys = tuple([_widened(key, trailing) for key, _ in self.slices])
         return place(trailing, keys)(*[piece for _, piece in self.slices])
+
+
+def _added_entries(size: int, slices: list[tuple[tuple, Any]]) -> Any:
+    """Many single entries of a vector added up at once, on the CPU; None where they are something else."""
+    first = slices[0][1]
+    kind, lead = first.__class__, shape_of(first)
+    if kind not in HOST_TYPES:
+        return None
+    for key, ct in slices:
+        if ct.__class__ is not kind or len(key) != 1 or key[0].__class__ is not int or shape_of(ct) != lead:
+            return None
+    values = HOST.stack(tuple([ct for _, ct in slices]), -1)
+    buffer = HOST.zeros((*lead, size), values.dtype, values)
+    HOST.add_at(buffer, [key[0] for key, _ in slices], values, 0)
+    return buffer
 
 
 def is_read(entry: Any) -> bool:

@@ -9,6 +9,8 @@ from tqdm import tqdm
 class _Silent:
     """A bar that shows nothing."""
 
+    total = 0
+
     def update(self, n: int) -> None:
         """Count nothing."""
 

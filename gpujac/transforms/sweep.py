@@ -10,16 +10,30 @@ from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
 from gpujac.ops.indexing import Slice
 from gpujac.ops.structure import Cast, Reshape
 from gpujac.program.ir import Apply, Chained, Gather, Held, Input, Pick, Program, Scale
+from gpujac.settings import get as setting
 from gpujac.transforms.chained import push_chained
-from gpujac.transforms.held import apply_held
+from gpujac.transforms.checked import checked_pull, checked_push
+from gpujac.transforms.held import apply_held, pull_held
 from gpujac.transforms.hot import Hot, raveled_range, rows_of
 from gpujac.transforms.pieces import Pieces, collect, is_read
+from gpujac.transforms.tracebacks import shorten
 
 _SMALL = 256  # entries of a diagonal up to which its parts are cheaper written out
 
 
-def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
-    """The cotangents of the inputs from those of some variables; None is a zero."""
+def pull(program: Program, seeds: list[tuple[int, Any]], once: bool = False) -> list[Any]:
+    """The cotangents of the inputs from those of some variables; None is a zero.
+
+    `once`: the program is not needed again, so what an entry kept is let go as the sweep passes it.
+    """
+    try:
+        return checked_pull(_pull, program, seeds) if setting("debug_nans") else _pull(program, seeds, once)
+    except Exception as error:  # of a rule that the user wrote
+        shorten(error)
+        raise
+
+
+def _pull(program: Program, seeds: list[tuple[int, Any]], once: bool = False) -> list[Any]:
     entries = program.entries
     cts: list[Any] = [None] * len(entries)
     hots: dict[int, Hot] = {}
@@ -31,19 +45,20 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
             cts[var] = ct if cts[var] is None else plus(cts[var], ct)
     conjugate = program.complex
     for i in range(len(entries) - 1, program.inputs - 1, -1):
-        ct = cts[i]
+        ct, entry = cts[i], entries[i]
+        if once:
+            entries[i] = None
         if pieces and i in pieces:
-            ct = pieces.pop(i).placed(entries[i].shape, ct)
+            ct = pieces.pop(i).placed(entry.shape, ct)
         if hots and i in hots:
             hot = hots.pop(i)
             if ct is None:
-                _pull_hot(entries[i], hot, cts, hots, pieces, conjugate, entries)
+                _pull_hot(entry, hot, cts, hots, pieces, conjugate, entries)
                 continue
             ct = plus(ct, hot.dense())
         if ct is None:
             continue
         cts[i] = None  # frees it
-        entry = entries[i]
         if entry.__class__ is not Scale:
             _pull_other(entry, ct, cts, pieces, entries)
             continue
@@ -70,16 +85,16 @@ def pull(program: Program, seeds: list[tuple[int, Any]]) -> list[Any]:
 def _pull_other(entry: Any, ct: Any, cts: list, pieces: dict, entries: list) -> None:
     """An entry that is not elementwise, read through the dense channel."""
     kind = entry.__class__
-    if kind is Held:
-        for var, part in zip(entry.reads, apply_held(entry.map.transposed, ct), strict=True):
-            if part is not None:
-                cts[var] = part if cts[var] is None else plus(cts[var], part)
-        return
     if kind is Pick:  # cotangents of all results of a held map wait in one list
         (var,) = entry.reads
         if cts[var] is None:
             cts[var] = [None] * len(entries[var].map.dst)
         cts[var][entry.which] = ct
+        return
+    if kind is Held:
+        for var, part in zip(entry.reads, pull_held(entry.map, ct if entry.picks else [ct]), strict=True):
+            if part is not None:
+                cts[var] = part if cts[var] is None else plus(cts[var], part)
         return
     if collect(pieces, entry, ct):
         return
@@ -109,7 +124,7 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjuga
         for var, c in zip(entry.reads, coefs, strict=True):
             _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
         return
-    if kind is Pick:
+    if kind is Pick or kind is Held:
         _pull_other(entry, hot.dense(), cts, pieces, entries)
         return
     if kind is Gather:
@@ -176,8 +191,16 @@ def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
     return ct
 
 
-def push(program: Program, tangents: list[Any]) -> list[Any]:
-    """The tangents of the outputs from those of the inputs; None is a zero."""
+def push(program: Program, tangents: list[Any], once: bool = False) -> list[Any]:
+    """The tangents of the outputs from those of the inputs; None is a zero. `once`: as in `pull`."""
+    try:
+        return checked_push(_push, program, tangents) if setting("debug_nans") else _push(program, tangents, once)
+    except Exception as error:  # of a rule that the user wrote
+        shorten(error)
+        raise
+
+
+def _push(program: Program, tangents: list[Any], once: bool = False) -> list[Any]:
     entries, live, last = program.entries, program.live(), program.last_reads()
     ts: list[Any] = [None] * len(entries)
     ts[: program.inputs] = tangents
@@ -185,6 +208,8 @@ def push(program: Program, tangents: list[Any]) -> list[Any]:
         if not live[i]:
             continue
         entry = entries[i]
+        if once:
+            entries[i] = None
         if all(ts[v] is None for v in entry.reads):
             continue
         ts[i] = _push_entry(entry, ts)
@@ -212,7 +237,8 @@ def _push_entry(entry: Any, ts: list) -> Any:
     if kind is Pick:
         return ts[entry.reads[0]][entry.which]
     if kind is Held:
-        return apply_held(entry.map, [None if ts[v] is None else _dense(ts[v]) for v in entry.reads])
+        found = apply_held(entry.map, [None if ts[v] is None else _dense(ts[v]) for v in entry.reads])
+        return found if entry.picks else found[0]
     assert kind is not Input
     t = ts[entry.reads[0]]
     if type(t) is Hot:

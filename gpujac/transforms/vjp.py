@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from gpujac import ranges, trees
+from gpujac.array import reduce
 from gpujac.array.traced import TracedArray
 from gpujac.backends.memory import sampled
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.op_ranges import watched
 from gpujac.errors import DTypeError, MutationError, ShapeError, StructureError
 from gpujac.program.ir import Input, Program
+from gpujac.settings import get as setting
 from gpujac.transforms import flatten as fl
+from gpujac.transforms.halving import note
 from gpujac.transforms.linearize import LinearizeTrace
 from gpujac.transforms.plans import fuses, gains, pays_for_one_sweep, planned
 from gpujac.transforms.record import RecordTrace
@@ -27,12 +30,13 @@ class Linearized:
     __slots__ = ("point", "outputs", "values", "program", "what", "watched", "reusable", "_plans")
 
     def __init__(self, what: str, f: Any, args: tuple, kwargs: dict, argnums: Any, has_aux: bool,
-                 check: bool, keep: bool = False) -> None:
+                 check: bool, keep: bool = False, lines: bool = False) -> None:  # fmt: skip
+        """`keep`: the sweep may come later; `lines`: record the user's line of each entry."""
         self.what = what
         self.point = point = fl.Point(what, args, argnums)
         if keep:  # the sweep may come after the caller has written into its arrays
             point.leaves = [fl.private(x) for x in point.leaves]
-        trace = watched(LinearizeTrace)(fl.name_of(f), what)
+        trace = watched(LinearizeTrace, lines)(fl.name_of(f), what)
         token = ranges.push("linearize", ranges.TRACE)
         try:
             if not keep:  # f itself could write into an array that it is called with
@@ -50,6 +54,7 @@ class Linearized:
                 reads.append(y.aux if mine else None)
                 self.values.append(y.value if mine else fl.owned(y, [], False))
             self.program = Program(trace.entries, len(point.leaves), reads)
+            self.program.spots = trace.spots
             self.reusable = keep
             self._plans: dict[bool, Program | None] = {}
             self.watched = [(x, sampled(x)) for x in trace.frozen] if keep else []
@@ -77,6 +82,8 @@ class Linearized:
 
     def plan(self, forward: bool) -> Program | None:
         """The fused program of one direction, made at its first use; None where none is to be had."""
+        if setting("debug_nans"):  # a fused kernel would not say which operation it was
+            return None
         if forward not in self._plans:
             fused = fuses(self.point.leaves + self.values) and gains(self.program)
             self._plans[forward] = planned(self.program, forward) if fused else None
@@ -91,9 +98,15 @@ class Linearized:
         try:
             if program is None:
                 pairs = zip(self.program.outputs, cts, strict=True)
-                results = pull(self.program, [(v, ct) for v, ct in pairs if v is not None])
+                seeds = [(v, ct) for v, ct in pairs if v is not None]
+                results = pull(self.program, seeds, once=not self.reusable)
             else:
-                results = push(program, cts)
+                if not self.reusable:
+                    self.program.entries.clear()  # the plan has all it needs
+                results = push(program, cts, once=not self.reusable)
+        except MemoryError as error:
+            note(error, f"out of memory in the sweep of {self.what}; gpujac.checkpoint makes the function keep less")
+            raise
         finally:
             ranges.pop(token)
         leaves = self.point.leaves
@@ -266,7 +279,7 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
 def _recorded(f: Callable, point: fl.Point) -> tuple[fl.Outputs, Program]:
     """The outputs of a linear function and its program, without values."""
     entries: list = [Input(shape_of(x), dtype_of(x)) for x in point.leaves]
-    trace = RecordTrace(fl.name_of(f), entries)
+    trace = watched(RecordTrace)(fl.name_of(f), entries)
     try:
         tracers = [trace.tracer(i) for i in range(len(entries))]
         out = fl.Outputs("linear_transpose", fl.call(f, point.args(tracers), {}), False, trace)
@@ -275,12 +288,14 @@ def _recorded(f: Callable, point: fl.Point) -> tuple[fl.Outputs, Program]:
             mine = isinstance(y, TracedArray) and y.owner is trace
             reads.append(y.aux if mine else None)
             constant = y.value if mine else y
-            if reads[-1] is None and bool((constant != 0).any() if shape_of(constant) else constant != 0):
+            if reads[-1] is None and bool(reduce.any(constant != 0) if shape_of(constant) else constant != 0):
                 raise StructureError(
                     f"linear_transpose: an output of {fl.name_of(f)} is a nonzero constant, so the "
                     "function is not linear"
                 )
-        return out, Program(entries, len(point.leaves), reads)
+        program = Program(entries, len(point.leaves), reads)
+        program.spots = trace.spots
+        return out, program
     finally:
         trace.close()
 
@@ -380,7 +395,15 @@ def grad_and_value(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Call
         >>> float(g), float(y)
         (6.0, 9.0)
     """
-    return _with_value("grad_and_value", f, argnums, has_aux)
+    fl.check_callable("grad_and_value", f)
+    fl.check_argnums("grad_and_value", argnums)
+
+    @_named(f)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        g, y, aux = _gradient("grad_and_value", f, argnums, has_aux, args, kwargs)
+        return g, ((y, aux) if has_aux else y)
+
+    return both
 
 
 def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Callable:
@@ -404,25 +427,13 @@ def value_and_grad(f: Callable, argnums: Any = 0, has_aux: bool = False) -> Call
         >>> float(y), float(g)
         (9.0, 6.0)
     """
-    swapped = _with_value("value_and_grad", f, argnums, has_aux)
+    fl.check_callable("value_and_grad", f)
+    fl.check_argnums("value_and_grad", argnums)
 
     @_named(f)
     def both(*args: Any, **kwargs: Any) -> Any:
-        g, y = swapped(*args, **kwargs)
-        return y, g
-
-    return both
-
-
-def _with_value(what: str, f: Callable, argnums: Any, has_aux: bool) -> Callable:
-    """The function that returns the gradient and the value of `f`."""
-    fl.check_callable(what, f)
-    fl.check_argnums(what, argnums)
-
-    @_named(f)
-    def both(*args: Any, **kwargs: Any) -> Any:
-        g, y, aux = _gradient(what, f, argnums, has_aux, args, kwargs)
-        return g, ((y, aux) if has_aux else y)
+        g, y, aux = _gradient("value_and_grad", f, argnums, has_aux, args, kwargs)
+        return ((y, aux) if has_aux else y), g
 
     return both
 
