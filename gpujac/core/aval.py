@@ -16,6 +16,7 @@ class Aval(NamedTuple):
     dtype: Any
 
 
+_made = tuple.__new__  # a named tuple's own constructor takes twice as long
 _KINDS: dict[Any, str] = {}  # by the class of a NumPy dtype
 _PREFIXES = (("complex", "c"), ("float", "f"), ("bfloat", "f"), ("uint", "u"), ("int", "i"), ("bool", "b"))
 _PYTHON = {
@@ -50,6 +51,11 @@ def is_differentiable(dtype: Any) -> bool:
     return kind(dtype) in "fc"
 
 
+def name_of(dtype: Any) -> str:
+    """What a dtype is called, whatever its library."""
+    return str(dtype).rpartition(".")[2]
+
+
 def dtype_of(x: Any) -> Any:
     """The dtype of an array, tracer or Python number."""
     try:
@@ -71,7 +77,10 @@ def shape_of(x: Any) -> Shape:
 
 def aval_of(x: Any) -> Aval:
     """Shape and dtype of an array, tracer or Python number."""
-    return Aval(shape_of(x), dtype_of(x))
+    try:
+        return _made(Aval, (x.shape, x.dtype))
+    except AttributeError:
+        return Aval(shape_of(x), dtype_of(x))
 
 
 def item_bytes(dtype: Any) -> int:

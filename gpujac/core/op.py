@@ -12,6 +12,8 @@ Static parameters count axes from the end; an op acts on trailing axes and leave
 leading axes alone.
 """
 
+import dis
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +23,7 @@ import numpy as np
 
 from gpujac.backends.choose import HOST_TYPES, backend_of, common_backend
 from gpujac.backends.host import HOST, PYTHON_SCALARS
-from gpujac.core import pattern
+from gpujac.core import decompose, pattern
 from gpujac.core.aval import Aval, Shape
 from gpujac.core.trace import Tracer, top_trace
 from gpujac.errors import MissingRuleError
@@ -41,8 +43,8 @@ class Sample:
         self.low = low
         self.high = high
         self.complex_ok = complex_ok
-        # per operand: "f" float, "m" well-conditioned matrices, "c" always complex, "b" bool,
-        # "i" integers from 0 to 2, "n" from -3 to 2
+        # per operand: "f" float, "s" in ascending order, "m" well-conditioned matrices, "M" complex ones, "c" always
+        # complex, "b" bool, "i" integers from 0 to 2, "n" from -3 to 2, "t" from 2 to 4, "k" words of 32 bits
         self.kinds = kinds or "f" * len(shapes)
         self.double = double  # the op itself names double precision
 
@@ -65,6 +67,7 @@ class Op:
 
     name: ClassVar[str]
     flat: ClassVar[bool] = False  # the derivative is zero everywhere, results are never traced
+    adds: ClassVar[bool] = False  # whether the entries of the first operand are added to others
     refuses: ClassVar[dict[str, str]] = {}  # rule -> why this op cannot have it
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
@@ -83,6 +86,15 @@ class Op:
     def samples(cls) -> list[Sample]:
         """Calls that the op tests make."""
         return []
+
+    def flops(self, shapes: tuple[Shape, ...], result: Shape) -> int:
+        """Floating-point operations on operands of these shapes; 0 where numbers are only moved."""
+        return math.prod(shapes[0]) if self.adds else 0
+
+    def decomposed(self, operands: tuple) -> Any:
+        """The result by the op's decomposition into others, NotImplemented where there is none."""
+        found = decompose.find(self.name)
+        return NotImplemented if found is None else found(self, *operands)
 
     def missing(self, rule: str) -> MissingRuleError:
         """The error for a rule that this op does not have."""
@@ -113,6 +125,8 @@ class Pointwise(Op):
     kinds: str = ""
     result: str = ""  # kind of the result where it is not that of the operands: "b" or "i"
     host: Any = None
+    reads_result: tuple[bool, ...] = ()  # per operand: whether its slope reads the result
+    reads_operands: bool = True  # whether any slope reads an operand
     refuses: Any = field(default_factory=dict)  # type: ignore[misc]  # an instance field here too
 
     def __reduce__(self) -> tuple:
@@ -186,6 +200,17 @@ def pointwise_named(name: str) -> Pointwise:
     return POINTWISE[name]
 
 
+def _read_by(slope: Callable) -> set[int]:
+    """Which of its arguments the code of a slope reads: what it does not read need not be kept."""
+    names = slope.__code__.co_varnames[: slope.__code__.co_argcount]
+    loaded: set[str] = set()
+    for instruction in dis.get_instructions(slope):
+        if instruction.opname.startswith("LOAD"):
+            found = instruction.argval  # newer Pythons load two at once
+            loaded.update(found if isinstance(found, tuple) else (str(found),))
+    return {i for i, name in enumerate(names) if name in loaded}
+
+
 def pointwise(name: str, arity: int, **fields: Any) -> Any:
     """Define (and register) the pointwise op called `name`."""
 
@@ -195,8 +220,12 @@ def pointwise(name: str, arity: int, **fields: Any) -> Any:
     if not fields.get("flat"):
         slopes = fields.get("slopes", ())
         fields["slopes"] = (*slopes, *(absent,) * (arity - len(slopes)))
+    read = [_read_by(slope) for slope in fields.get("slopes", ()) if slope is not None]
+    fields["reads_result"] = tuple([s is not None and arity in _read_by(s) for s in fields.get("slopes", ())])
+    fields["reads_operands"] = "tame" in fields or any([p < arity for ps in read for p in ps])
     op = _CLASSES[arity](name=name, arity=arity, host=HOST.function(name), **fields)
     POINTWISE[name] = op
+    decompose.declare(name)
     return op
 
 
@@ -214,6 +243,7 @@ STRUCTURAL: list[type] = []  # every class of structural or general op
 def catalogued(cls: type) -> type:
     """Class decorator: list the op class in the catalogue that tests and docs walk."""
     STRUCTURAL.append(cls)
+    decompose.declare(cls.name)  # type: ignore[attr-defined]  # every op class has one
     return cls
 
 
@@ -293,6 +323,14 @@ class General(Op):
     nonlinear: ClassVar[bool] = False
     leading: ClassVar[bool] = False  # one operand, whose extra leading axes the op leaves alone
     indexes: ClassVar[bool] = False  # the last operand is an index array, which may be NumPy's
+    composite: ClassVar[bool] = False  # a derivative rule that it owes is left to its decomposition
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        without_jvp = cls.nonlinear and cls.jvp is General.jvp and "jvp" not in cls.refuses
+        without_transpose = bool(cls.linear_in) and cls.transpose is General.transpose
+        without_transpose = without_transpose and "transpose" not in cls.refuses
+        cls.composite = not cls.flat and (without_jvp or without_transpose)
 
     def __call__(self, *operands: Any) -> Any:
         top = top_trace(operands)

@@ -5,13 +5,18 @@ different threads never coincide; among the operands of an operation the highest
 """
 
 import itertools
+import sys
 import threading
+from types import CodeType, FrameType
 from typing import Any
 
+from gpujac.core.aval import name_of
+from gpujac.core.source import INTERNAL_CODE, WRAPPED, Line, here, line_at, spot_above
 from gpujac.errors import LeakedTracerError
 
 _COUNTER = itertools.count(1)
 _LOCK = threading.Lock()
+_getframe = sys._getframe
 LATEST = [0]  # the last level given out: stamps tracers with "which transforms were open"
 
 
@@ -20,6 +25,7 @@ class _Open(threading.local):
 
     def __init__(self) -> None:
         self.traces: list[Trace] = []
+        self.resting: list[Trace] = []
 
 
 _OPEN = _Open()
@@ -30,21 +36,52 @@ def innermost() -> "Trace | None":
 
     Dispatch never asks this; it looks at operands only.
     """
-    return _OPEN.traces[-1] if _OPEN.traces else None
+    traces, resting = _OPEN.traces, _OPEN.resting
+    if not resting:
+        return traces[-1] if traces else None
+    return next((t for t in reversed(traces) if t not in resting), None)
+
+
+def rest(trace: "Trace") -> None:
+    """Until `wake`, arrays that are made do not belong to this trace: a rule is at work below it."""
+    _OPEN.resting.append(trace)
+
+
+def wake() -> None:
+    """End the latest `rest`."""
+    _OPEN.resting.pop()
+
+
+def put_aside(traces: "list[Trace]") -> "list[Trace]":
+    """Make these the open traces of this thread; returns the former ones, to be put back in `finally`.
+
+    With none open, what runs is plain code of arrays: the implementation of a custom operation.
+    """
+    before, _OPEN.traces = _OPEN.traces, traces
+    return before
+
+
+def open_traces() -> "list[Trace]":
+    """The traces that are open in this thread, the innermost last; not to be changed."""
+    return _OPEN.traces
 
 
 class Trace:
     """One open transform; subclasses say what an operation means to it."""
 
-    __slots__ = ("level", "alive", "origin")
+    __slots__ = ("level", "alive", "origin", "code")
     transform = "trace"
     batches = False  # whether its tracers are many plain values at once, and nothing else
+    dual = False  # whether `aux` of its tracers is a tangent
+    spots: list | None = None  # where the user's code made each entry, in traces that record it
+    writes = False  # whether its operations append to `entries`, the program that they write down
 
     def __init__(self, origin: str) -> None:
         with _LOCK:
             self.level = LATEST[0] = next(_COUNTER)
         self.alive = True
         self.origin = origin
+        self.code: CodeType | None = None  # the user's code that made the latest tracer
         _OPEN.traces.append(self)
 
     def close(self) -> None:
@@ -53,13 +90,28 @@ class Trace:
         if self in _OPEN.traces:
             _OPEN.traces.remove(self)
 
-    def leaked(self) -> LeakedTracerError:
-        """The error for a tracer that outlived this trace."""
+    def leaked(self, *operands: Any) -> LeakedTracerError:
+        """The error for a tracer, one of `operands`, that outlived this trace."""
+        mine = [x for x in operands if isinstance(x, Tracer) and x.owner is self]
+        line = mine[0].made_at() if mine else None
         return LeakedTracerError(
-            f"a traced array escaped from {self.transform} of {self.origin} and was used after "
+            f"a traced array{_kind(mine)} escaped from {self.transform} of {self.origin} and was used after "
             "that transform had finished; return the value from the function (or pass it out "
             "through has_aux=True) instead of storing it outside"
+            + (f"\nIt was made here:\n  {line}" if line else "")
         )
+
+    def called_from(self, frame: FrameType | None) -> tuple[CodeType | None, int]:
+        """The innermost code of the user's from a frame outwards and its instruction."""
+        while frame is not None and id(frame.f_code) in INTERNAL_CODE:
+            frame = frame.f_back
+        if frame is not None and frame.f_code is self.code:  # known: nothing has to be asked
+            return frame.f_code, frame.f_lasti
+        spot = spot_above(frame)
+        if spot is None:
+            return None, 0
+        self.code = spot[0]
+        return spot
 
     # What a trace must answer; `op` is the operation, operands may belong to lower traces.
     def unary(self, op: Any, x: Any) -> Any:
@@ -107,11 +159,13 @@ class Tracer:
     """A value watched by a trace. `value` and `aux` are the payload, the one mutable slot.
 
     `stamp` is the level counter at creation: a trace with a higher level was opened later.
-    `origin` and `children` say which arrays share memory in NumPy's eyes: a view knows its parent
-    and how it was taken, a parent has weak references to its views.
+    `code` and `at` are the user's code and the instruction of it that made the tracer (a frame would
+    keep its arrays alive). `origin` and `children` say which arrays share memory in NumPy's eyes: a
+    view knows its parent and how it was taken, a parent has weak references to its views.
     """
 
-    __slots__ = ("owner", "value", "aux", "shape", "dtype", "stamp", "origin", "children", "__weakref__")
+    __slots__ = ("owner", "value", "aux", "shape", "dtype", "stamp", "origin", "children", "code", "at",
+                 "__weakref__")  # fmt: skip
 
     def __init__(self, owner: Trace, value: Any, aux: Any, shape: tuple, dtype: Any) -> None:
         self.owner = owner
@@ -122,6 +176,29 @@ class Tracer:
         self.stamp = LATEST[0]
         self.origin: tuple | None = None
         self.children: list | None = None
+        try:
+            frame = _getframe(3)  # through a bind and an operator or NumPy's protocol: most often the user's
+        except ValueError:  # a stack without so many frames
+            frame = _getframe(0)
+        code: CodeType | None = frame.f_code
+        self.at = frame.f_lasti
+        if code is not owner.code:
+            code, self.at = (None, 0) if id(code) in WRAPPED else owner.called_from(frame)
+        self.code = code
+
+    def mark(self) -> None:
+        """Take note of the user's line where a transform hands out a tracer that one of its sweeps made."""
+        if self.code is None:
+            self.code, self.at = here() or (None, 0)
+
+    def made_at(self) -> Line | None:
+        """The user's line that made this tracer."""
+        return None if self.code is None else line_at(self.code, self.at)
+
+
+def _kind(tracers: list) -> str:
+    """Shape and dtype of the first tracer, for messages."""
+    return f" of shape {tuple(tracers[0].shape)} and dtype {name_of(tracers[0].dtype)}" if tracers else ""
 
 
 def top_trace(operands: tuple) -> Trace | None:
@@ -138,6 +215,17 @@ def concrete(x: Any) -> Any:
     while isinstance(x, Tracer):
         x = x.owner.concrete(x)
     return x
+
+
+def is_mapped(x: Any) -> bool:
+    """Whether `x` differs between the lanes of some vmap, and so has no single value."""
+    while isinstance(x, Tracer):
+        if x.owner.batches and x.aux is not None:
+            if not x.owner.alive:
+                raise x.owner.leaked(x)
+            return True
+        x = x.value
+    return False
 
 
 def payload(x: Any) -> Any:

@@ -15,6 +15,7 @@ _REFUSALS = (TypeError, AttributeError, ValueError, NotImplementedError, IndexEr
 _NO_DEVICE = ("cudaErrorInsufficientDriver", "cudaErrorNoDevice")
 _OWN_WORDS = ("expected cupy.", "Unsupported type <class 'gpujac.", "cupy.ndarray")
 _MARK = "gpujac: "
+_USERS_KERNELS = frozenset(("RawKernel", "RawModule", "ElementwiseKernel", "ReductionKernel"))
 
 
 def explained(error: Exception) -> Exception:
@@ -92,6 +93,8 @@ def _public_name(frame: FrameType) -> str:
         name = getattr(frame.f_locals.get("self"), "__name__", parts[-2])
         name = "fuse" if name == "Fusion" else name
     module = frame.f_globals["__name__"]
+    if name in _USERS_KERNELS:
+        return f"cupy.{name}"
     if module.startswith(_EMULATED):  # functions made for one name each
         return f"cupy.ndarray.{frame.f_locals.get('name', name)}"
     if "_ndarray_base" in parts:
@@ -103,6 +106,12 @@ def _public_name(frame: FrameType) -> str:
 
 def _text(name: str) -> str:
     last = name.rpartition(".")[2]
+    if last in _USERS_KERNELS:
+        return (
+            f"{_MARK}{name} met a traced array: a kernel of your own has no derivative rule. Launch it in an "
+            "implementation of a custom op (gpujac.custom_op, gpujac.impl), which gets plain arrays, and register "
+            "impl_save_for_backward and impl_backward, or impl_jvp"
+        )
     served = last in TABLE or last in LINALG or last == "fuse" or "." not in name or "ndarray" in name
     if not served:
         return (

@@ -26,6 +26,8 @@ from gpujac.errors import (
     StructureError,
 )
 from gpujac.transforms import cupy_note
+from gpujac.transforms.halving import note
+from gpujac.transforms.tracebacks import shorten
 
 
 def name_of(f: Any) -> str:
@@ -46,13 +48,21 @@ def call(f: Any, args: tuple, kwargs: dict) -> Any:
         return f(*args, **kwargs)
     except Exception as error:
         told = _explained(error)
+        shorten(error)
         if told is error:
             raise
-        raise told from error
+        raise told.with_traceback(error.__traceback__) from error
 
 
 def _explained(error: Exception) -> Exception:
     """The error that a user reads in the place of one that left the function: often the same."""
+    if isinstance(error, MemoryError):
+        note(
+            error,
+            "out of memory while the function ran; gpujac.checkpoint makes it keep less for its sweep "
+            "(gpujac.residuals lists what is kept), and vmap(..., chunk_size=...) runs fewer lanes at once",
+        )
+        return error
     if isinstance(error, ValueError) and isinstance(error.__cause__, ConcretizationError):
         return MutationError(  # NumPy's a[0] = traced ends here
             "in-place write of a traced value into a plain NumPy array (a[i] = x): make the "
@@ -98,11 +108,21 @@ def selected(what: str, argnums: Any, args: tuple) -> tuple[int, ...]:
 
 
 def check_devices(leaves: list) -> None:
-    """Raise unless the arrays among `leaves` are all on the device that launches."""
-    arrays = [payload(x) for x in leaves if x.__class__ not in HOST_TYPES]
+    """Raise unless the arrays among `leaves` are all on the device that launches, and no traced one is dead."""
+    arrays = [payload(alive(x)) for x in leaves if x.__class__ not in HOST_TYPES]
     found = [x for x in arrays if x.__class__ not in HOST_TYPES and is_array(x)]
     if found:
         backend_of(found[0]).check_devices(found)
+
+
+def alive(x: Any) -> Any:
+    """`x` itself; raises where it is traced by a transform that has finished."""
+    inner = x
+    while isinstance(inner, Tracer):
+        if not inner.owner.alive:
+            raise inner.owner.leaked(inner)
+        inner = inner.value
+    return x
 
 
 class Point:
@@ -231,7 +251,9 @@ def matched(what: str, names: tuple[str, str], spec: trees.Spec, flat: list, lea
     """
     done = []
     for i, (t, x) in enumerate(zip(flat, leaves, strict=True)):
-        if not isinstance(t, Tracer) and not is_array(t):
+        if isinstance(t, Tracer):
+            alive(t)
+        elif not is_array(t):
             path = trees.spec_paths(spec)[i]
             raise ArgumentTypeError(
                 f"{what}: {names[0]}{path} is a {type(t).__name__}, not an array or a number"
@@ -303,7 +325,9 @@ class Outputs:
                 f"{what}: the function returned {result!r}, which holds no array; did it forget to return?"
             )
         for i, y in enumerate(self.leaves):
-            if not isinstance(y, Tracer) and not is_array(y):
+            if isinstance(y, Tracer):
+                alive(y)
+            elif not is_array(y):
                 raise ArgumentTypeError(
                     f"{what}: {self.name(i)} is a {type(y).__name__}, not an array or a number; "
                     "return extra results through has_aux=True"
@@ -340,7 +364,10 @@ def owned(y: Any, others: list, traced: bool = True) -> Any:
         if shares or any(y is x for x in others):
             return y.copy()
         return y
-    if isinstance(y, Tracer) or type(y) in HOST_TYPES or not is_array(y):
+    if isinstance(y, Tracer):
+        y.mark()
+        return y
+    if type(y) in HOST_TYPES or not is_array(y):
         return y
     be = backend_of(y)
     whole = traced and be.is_whole(y) and not any(y is x for x in others)

@@ -13,7 +13,7 @@ from gpujac.core.trace import Tracer
 from gpujac.errors import ShapeError
 from gpujac.ops.agree import coefficient, plus, scale
 from gpujac.transforms import flatten as fl
-from gpujac.transforms.printing import describe_dual
+from gpujac.transforms.printing import describe
 from gpujac.transforms.tangent import TangentTrace
 
 
@@ -22,6 +22,7 @@ class JvpTrace(TangentTrace):
 
     __slots__ = ()
     transform = "jvp"
+    dual = True
 
     def combine(self, op: Any, positions: tuple, ts: tuple, xs: tuple, y: Any, shape: Shape,
                 dtype: Any) -> Any:
@@ -59,7 +60,7 @@ class JvpTrace(TangentTrace):
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
-        return describe_dual("jvp", x)
+        return describe(x)
 
 
 def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,

@@ -5,6 +5,7 @@ from typing import Any
 from gpujac import trees
 from gpujac.core.trace import Tracer, concrete
 from gpujac.transforms.tangent import TangentTrace
+from gpujac.transforms.tape import TapeTrace
 
 
 def stop_gradient(tree: Any) -> Any:
@@ -34,6 +35,8 @@ def _stopped(x: Any) -> Any:
         return x
     if isinstance(x.owner, TangentTrace):
         return _stopped(x.value)
+    if isinstance(x.owner, TapeTrace):  # what is done again later has to stop it again
+        return x.owner.applied(_stopped, x)
     inner = _stopped(x.value)
     return type(x)(x.owner, inner, x.aux, x.shape, x.dtype)
 

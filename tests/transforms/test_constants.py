@@ -111,3 +111,17 @@ def test_a_constant_and_a_view_of_it_are_both_writable_again(order):
     assert c.flags.writeable
     assert view.flags.writeable
     view[:] = 2.0
+
+
+def test_a_constant_that_an_inner_transform_held_stays_held_for_the_outer_one():
+    """Both read it; the inner one ends first, and the function writes into it afterwards."""
+    wide = np.linspace(0.0, 1.0, 8000)
+
+    def f(x):
+        inner = gj.grad(lambda u: (u * x * wide).sum())(2.0)
+        wide[0] = 7.0
+        return inner * x
+
+    with pytest.raises(ValueError, match="read-only"):
+        gj.grad(f)(3.0)
+    assert wide.flags.writeable

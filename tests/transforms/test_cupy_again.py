@@ -18,10 +18,15 @@ from tests.twin import Generator, twin
 
 pytestmark = pytest.mark.skipif(bool(device.MISSING), reason=device.MISSING or "CuPy is there")
 
-QUICK = "grad hessian inplace jacfwd jacobian jacrev jvp linear_transpose linearize values vjp vmap".split()
-SLOW = "chunks control_flow errors memory pairs pitfalls ranges threads".split()
+QUICK = """checkpoint debug_nans decompositions grad hessian inplace jacfwd jacobian jacrev jvp leaks
+    linear_transpose linearize random repr values vjp vmap""".split()
+SLOW = "chunks control_flow errors generators memory pairs pitfalls ranges threads".split()
 # Tests of NumPy alone, and why.
 LEFT_OUT = {
+    "a fresh interpreter with NumPy's arrays": """
+        decompositions.the_table_is_loaded_at_the_first_need_of_a_batched_value_and_not_before
+        decompositions.a_derivative_that_has_no_rule_loads_it_too
+        decompositions.the_switch_keeps_it_from_being_loaded""",
     "no array of the device takes part": """errors.a_chunk_size_below_one_is_refused_when_built
         errors.a_chunk_size_of_a_wrong_type_is_refused_when_built errors.argnums_of_a_wrong_type
         errors.an_entry_of_argnums_of_a_wrong_type errors.other_options errors.the_mode_of_jacobian
@@ -36,6 +41,7 @@ LEFT_OUT = {
         pitfalls.q13_chunk_sizes_are_checked_when_the_transform_is_built
         threads.settings_of_one_thread_do_not_reach_the_other""",
     "counts calls of NumPy's; tests/transforms/test_cupy.py counts launches": """memory.counting_counts
+        leaks.an_operation_asks_for_one_frame
         memory.a_pull_through_an_elementwise_chain_is_one_multiplication_per_entry
         memory.a_push_through_an_elementwise_chain_is_one_multiplication_per_entry
         memory.a_sweep_makes_as_many_calls_for_many_rows_as_for_one""",
@@ -48,7 +54,7 @@ LEFT_OUT = {
     "an unselected CuPy array stays one, as CuPy's compiled functions want it":
         "pitfalls.a_write_to_an_array_that_is_not_selected_does_not_reach_the_caller",
     "all pairs and chosen triples run here; these would compile thousands of kernels":
-        "pairs.any_three_transforms",
+        "pairs.any_three_transforms pairs.two_transforms_of_a_function_of_another_kind",
     "a device does not warn": "pitfalls.the_warnings_of_f_are_numpys_own",
 }  # fmt: skip
 

@@ -342,8 +342,6 @@ def test_vmap_chunk_size_of_a_wrong_type(size):
 def test_vmap_randomness_and_method():
     with refused(gj.ArgumentError, ValueError, "^vmap: randomness='maybe': choose from"):
         gj.vmap(np.sin, randomness="maybe")
-    with refused(gj.ArgumentError, ValueError, "^vmap: randomness='same': only 'error' is available yet"):
-        gj.vmap(np.sin, randomness="same")
     with refused(gj.ArgumentError, ValueError, "^vmap: method='map' is neither 'batch' nor 'loop'"):
         gj.vmap(np.sin, method="map")
     with refused(gj.ArgumentError, ValueError, "^vmap: axis_size=-1"):

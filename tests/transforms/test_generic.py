@@ -40,7 +40,14 @@ def operators(x):
     return (x[1:] - x[:-1]) * x[0] / (x[1:] + 2) - (-x[:-1]) ** 2 + abs(x[1:])
 
 
-FUNCTIONS = [smooth, structural, reducing, operators]
+@gj.checkpoint
+def done_again(x):
+    xp = x.__array_namespace__()
+    y = xp.sin(x) * xp.cumulative_sum(x)
+    return xp.where(x > 0.5, y, y * xp.exp(x))
+
+
+FUNCTIONS = [done_again, smooth, structural, reducing, operators]
 every_function = pytest.mark.parametrize("f", FUNCTIONS)
 
 
@@ -134,3 +141,36 @@ def test_dtypes(dtype):
     assert gj.jacfwd(smooth)(x).dtype == dtype
     with pytest.raises(gj.DTypeError, match="carry no derivative"):
         gj.jacrev(smooth)(xps.asarray([1, 2]))
+
+
+def test_numpys_questions_about_shape_and_dtype():
+    seen = []
+
+    def f(x):
+        seen.append((np.shape(x), np.ndim(x), np.size(x), np.iscomplexobj(x), np.result_type(x)))
+        return x[0]
+
+    gj.grad(f)(strict(X))
+    assert seen == [((4,), 1, 4, False, np.float64)]
+
+
+def test_traced_arrays_and_programs_show_themselves_as_numpys_do():
+    shown = {}
+    for kind, make in (("strict", strict), ("numpy", np.asarray)):
+        seen = []
+        gj.vmap(gj.grad(lambda x, seen=seen: (seen.append(repr(x)), (x * x).sum())[1]))(make(W))
+        program = str(gj.show(lambda x: x.__array_namespace__().sin(x) * 2.0)(make(X)))
+        shown[kind] = (seen, program)
+    assert shown["strict"] == shown["numpy"]
+
+
+def test_the_first_nan_is_found():
+    f = lambda x: x.__array_namespace__().sqrt(x)
+    zero = strict(np.array([1.0, 0.0]))
+    with gj.settings.override(debug_nans=True), np.errstate(all="ignore"):
+        place = r"the cotangent of operand 0 of sqrt is not finite at index \[1, 1\]"
+        with pytest.raises(gj.NonFiniteError, match=place):
+            gj.jacrev(f)(zero)
+        place = r"sqrt is not finite in lane 1, .*\n  operand 0: shape \(\), float64, 2 "
+        with pytest.raises(gj.NonFiniteError, match=place):
+            gj.vmap(f)(zero - 1.0 + zero)

@@ -134,3 +134,22 @@ def test_fourth_derivative_of_a_scalar():
     for _ in range(4):
         f = gj.grad(f)
     assert float(f(0.3)) == pytest.approx(math.sin(0.3), rel=1e-13)
+
+
+@pytest.mark.parametrize("order", ["in order", "backwards", "some twice", "some never"])
+def test_many_reads_of_single_entries(order):
+    n = 40
+    places = {
+        "in order": range(n), "backwards": range(n - 1, -n - 1, -1), "some twice": [*range(n), 3, 3, -1],
+        "some never": range(0, n, 2),
+    }[order]  # fmt: skip
+    x = np.linspace(0.1, 2.0, n)
+    f = lambda x: sum(np.sin(x[i]) * (k + 1.0) for k, i in enumerate(places))
+    expected = np.zeros(n)
+    for k, i in enumerate(places):
+        expected[i] += np.cos(x[i]) * (k + 1.0)
+    np.testing.assert_allclose(gj.grad(f)(x), expected, rtol=1e-13)
+    rows = gj.jacrev(lambda x: np.stack([f(x), f(x * 2)]))(x)
+    np.testing.assert_allclose(rows[0], expected, rtol=1e-13)
+    assert gj.grad(f)(x.astype("f")).dtype == np.float32
+    np.testing.assert_allclose(np.diag(gj.hessian(f)(x)), gj.grad(lambda x: gj.grad(f)(x).sum())(x), rtol=1e-12)

@@ -63,6 +63,35 @@ def test_chunks_of_both_levels(chunk_size, inner_chunk_size):
     h.assert_owned(H, X)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+@pytest.mark.parametrize("inner_chunk_size", [None, 1, 2])
+@pytest.mark.parametrize("memory", [None, 64])
+@pytest.mark.parametrize(("has_aux", "with_value"), [(False, False), (True, False), (False, True), (True, True)])
+def test_every_combination_of_options_is_the_composition_by_hand(
+    chunk_size, inner_chunk_size, memory, has_aux, with_value
+):
+    def f(p, x):
+        y = {"v": np.tanh(p["w"] * x[:2]), "s": (x**3).sum() * p["b"]}
+        return (y, {"seen": x + 1, "word": "kept"}) if has_aux else y
+
+    p = {"w": X[:2] / 3, "b": np.array(0.5)}
+    options = {"chunk_size": chunk_size, "inner_chunk_size": inner_chunk_size, "memory": memory}
+    found = gj.hessian(f, (0, 1), has_aux=has_aux, with_value=with_value, **options)(p, X)
+    plain = lambda p, x: f(p, x)[0] if has_aux else f(p, x)
+    expected = gj.jacfwd(gj.jacrev(plain, (0, 1)), (0, 1))(p, X)
+    if has_aux or with_value:
+        found, rest = found
+        y, aux = rest if has_aux and with_value else (rest, rest)
+        if has_aux:
+            np.testing.assert_array_equal(aux["seen"], X + 1)
+            assert aux["word"] == "kept"
+        if with_value:
+            for a, b in zip(h.leaves(y), h.leaves(plain(p, X)), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-14)
+    for a, b in zip(h.leaves(found), h.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-13)
+
+
 def test_every_composition_of_the_two_modes_is_the_hessian():
     f = lambda x: np.sin(x) @ np.cumsum(x)
     H = gj.hessian(f)(X)

@@ -83,3 +83,23 @@ def test_reading_a_value_is_refused():
 def test_a_constant_zero_output_is_linear():
     (found,) = gj.linear_transpose(lambda x: np.zeros(2), X)(np.ones(2))
     np.testing.assert_array_equal(found, np.zeros(4))
+
+
+def test_writing_zeros_is_linear():
+    def f(x):
+        y = 2.0 * x
+        y[0] = 0.0
+        return y
+
+    (ct,) = gj.linear_transpose(f, np.zeros(3))(np.ones(3))
+    np.testing.assert_array_equal(ct, np.array([0.0, 2.0, 2.0]))
+
+
+def test_writing_another_constant_is_not_linear():
+    def f(x):
+        y = 2.0 * x
+        y[0] = 1.0
+        return y
+
+    with pytest.raises(gj.MissingRuleError, match="not linear"):
+        gj.linear_transpose(f, np.zeros(3))

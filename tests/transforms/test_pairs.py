@@ -26,7 +26,7 @@ def f(p, c):
 
 def weights(tree):
     """A fixed tree of the same shapes; no randomness, so that every route sees the same one."""
-    return optree.tree_map(lambda x: np.cos(np.arange(np.size(x)) + 0.5).reshape(np.shape(x)), tree)
+    return optree.tree_map(lambda x: np.reshape(np.cos(np.arange(1.0 * np.size(x)) + 0.5), np.shape(x)), tree)
 
 
 def plain(tree):
@@ -69,6 +69,11 @@ def apply_grad(g, q, k):
     return [gradient, taken(aux)]
 
 
+def apply_value_and_grad(g, q, k):
+    (y, aux), gradient = gj.value_and_grad(with_aux(h.scalar_of(g)), has_aux=True)(q)
+    return [gradient, y, taken(aux)]
+
+
 def apply_jacobian(transform):
     def apply(g, q, k):
         J, aux = transform(with_aux(g), has_aux=True, chunk_size=k)(q)
@@ -78,15 +83,26 @@ def apply_jacobian(transform):
 
 
 def apply_hessian(g, q, k):
-    H, aux = gj.hessian(with_aux(g), has_aux=True, chunk_size=k, inner_chunk_size=k)(q)
+    inner = {None: 2, 1: None, 2: 1}.get(k, k)
+    H, aux = gj.hessian(with_aux(g), has_aux=True, chunk_size=k, inner_chunk_size=inner)(q)
     return [H, taken(aux)]
 
 
-def apply_vmap(g, q, k):
-    captured = gj.vmap(lambda s: g(optree.tree_map(lambda x: x * s, q)), chunk_size=k)(SCALES)
-    batch = optree.tree_map(lambda x: np.multiply.outer(x, SCALES), q)
-    mapped = gj.vmap(g, in_dims=-1, out_dims=-1, chunk_size=k)(batch)
+def apply_hvp(g, q, k):
+    Hv, aux = gj.hvp(with_aux(h.scalar_of(g)), (q,), (weights(plain(q)),), has_aux=True)
+    return [Hv, taken(aux)]
+
+
+def apply_vmap(g, q, k, **options):
+    options = options or {"chunk_size": k}
+    captured = gj.vmap(lambda s: g(optree.tree_map(lambda x: np.multiply(x, s), q)), **options)(SCALES)
+    batch = optree.tree_map(lambda x: np.multiply(x[..., None], SCALES), q)
+    mapped = gj.vmap(g, in_dims=-1, out_dims=-1, **options)(batch)
     return [captured, mapped]
+
+
+def apply_loop(g, q, k):
+    return apply_vmap(g, q, k, method="loop")
 
 
 APPLY = {
@@ -95,11 +111,15 @@ APPLY = {
     "linearize": apply_linearize,
     "linear_transpose": apply_linear_transpose,
     "grad": apply_grad,
+    "value_and_grad": apply_value_and_grad,
     "jacrev": apply_jacobian(gj.jacrev),
     "jacfwd": apply_jacobian(gj.jacfwd),
     "hessian": apply_hessian,
+    "hvp": apply_hvp,
     "vmap": apply_vmap,
+    "loop": apply_loop,
 }
+SECOND = ("hessian", "hvp")  # checked against second differences
 
 
 # ---------------------------------------------------------------- oracles on plain arrays
@@ -137,15 +157,19 @@ def second_differences(g, q):
 def expected(name, g, q):
     """What `APPLY[name]` gives, in one line, from values of g alone."""
     y, doubled = g(q), 2 * np.ravel(h.leaves(q)[0])
-    if name == "vmap":
+    if name in ("vmap", "loop"):
         lanes = [g(optree.tree_map(lambda x, s=s: x * s, q)) for s in SCALES]
         front = optree.tree_map(lambda *ys: np.stack(ys), *lanes)
         back = optree.tree_map(lambda *ys: np.stack(ys, -1), *lanes)
         return np.concatenate([h.vector(front), h.vector(back)])
     if name == "hessian":
         return np.concatenate([blocks(second_differences(g, q), y, q, q), doubled])
-    if name == "grad":
-        return np.concatenate([h.difference_matrix(h.scalar_of(g), q)[0], doubled])
+    if name == "hvp":
+        H = second_differences(h.scalar_of(g), q)[0]
+        return np.concatenate([H @ h.vector(weights(q)), doubled])
+    if name in ("grad", "value_and_grad"):
+        value = [np.ravel(h.scalar_of(g)(q))] if name == "value_and_grad" else []
+        return np.concatenate([h.difference_matrix(h.scalar_of(g), q)[0], *value, doubled])
     M = h.difference_matrix(g, q)
     if name in ("vjp", "linear_transpose"):
         parts = [h.vector(weights(y)) @ M, h.vector(y), doubled]
@@ -158,7 +182,7 @@ def expected(name, g, q):
 def check(outer, g, k):
     found = h.vector(APPLY[outer](g, Q, k))
     oracle = expected(outer, g, Q)
-    tolerance = 3e-4 if outer == "hessian" else 3e-7
+    tolerance = 3e-4 if outer in SECOND else 3e-7
     size = max(1.0, np.max(np.abs(oracle)))
     np.testing.assert_allclose(found, oracle, rtol=0, atol=tolerance * size)
 
@@ -191,7 +215,7 @@ def test_two_transforms_at_every_chunk_size(outer, inner, k):
 
 def nested(inner, middle, k):
     """middle(inner(f)), the captured variable two levels out."""
-    return lambda q: APPLY[middle](lambda p: APPLY[inner](lambda r: f(r, q["c"] * p["b"]), p, k), q["p"], k)
+    return lambda q: APPLY[middle](lambda p: APPLY[inner](lambda r: f(r, np.multiply(q["c"], p["b"])), p, k), q["p"], k)
 
 
 TRIPLES = [
@@ -212,6 +236,11 @@ TRIPLES = [
     ("linear_transpose", "grad", "vmap"),
     ("vmap", "vmap", "vmap"),
     ("hessian", "vmap", "vjp"),
+    ("hvp", "jacrev", "vmap"),
+    ("vmap", "hvp", "value_and_grad"),
+    ("jacrev", "loop", "hvp"),
+    ("value_and_grad", "vmap", "loop"),
+    ("loop", "jacfwd", "value_and_grad"),
 ]
 
 
@@ -225,14 +254,58 @@ def test_three_transforms(outer, middle, inner):
 @pytest.mark.parametrize("middle", list(APPLY))
 @pytest.mark.parametrize("inner", ["vjp", "jvp", "linear_transpose", "grad", "vmap"])
 def test_any_three_transforms(outer, middle, inner):
-    if (outer, middle) != ("hessian", "hessian"):  # differences of fourth order tell nothing
+    if not (outer in SECOND and middle in SECOND):  # differences of fourth order tell nothing
         check(outer, nested(inner, middle, None), None)
+
+
+# ---------------------------------------------------------------- functions with rules, checkpoints, control flow
+
+own_jvp, own_vjp = gj.custom_jvp(f), gj.custom_vjp(f)
+own_jvp.defjvp(lambda primals, tangents: gj.jvp(f, primals, tangents))
+own_vjp.defvjp(lambda p, c: (f(p, c), (p, c)), lambda kept, ct: gj.vjp(f, *kept)[1](ct))
+
+
+def steered(p, c):
+    """The same as f, by cond, while_loop and scan; lanes of a vmap go different ways."""
+    a, b = p["a"], p["b"]
+    left = gj.cond(b > 1.0, lambda a, b: np.sin(a * c) * b, lambda a, b: b * np.sin(a * c), a, b)
+    _, sums = gj.scan(lambda total, x: (total + x, total + x), b * 0.0, a)
+    _, square = gj.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1] * b), (0, b * 0.0 + 1.0))
+    dot = gj.fori_loop(0, 2, lambda i, total: total + a[i] * c[i], b * 0.0)
+    return {"u": left + sums**2 / 5, "v": dot * square}
+
+
+KINDS = {
+    "checkpoint": gj.checkpoint(f),
+    "checkpoint of matmuls": gj.checkpoint(f, policy="matmuls"),
+    "custom_jvp": own_jvp,
+    "custom_vjp": own_vjp,
+    "control flow": steered,
+}
+
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@every_outer
+def test_one_transform_of_a_function_of_another_kind(outer, kind):
+    check(outer, lambda q: KINDS[kind](q["p"], q["c"]), CHUNKS[len(outer) % 3])
+
+
+PARTNERS = ["vjp", "jvp", "jacrev", "jacfwd", "vmap", "loop"]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@every_outer
+@pytest.mark.parametrize("inner", PARTNERS)
+def test_two_transforms_of_a_function_of_another_kind(outer, inner, kind):
+    k = CHUNKS[(len(outer) + len(inner)) % 3]
+    check(outer, lambda q: APPLY[inner](lambda p: KINDS[kind](p, q["c"]), q["p"], k), k)
 
 
 # ---------------------------------------------------------------- linear_transpose where linear
 
 X0 = np.array([0.5, -1.0, 2.0])
-A = np.linspace(-1.0, 1.0, 6).reshape(2, 3)
+A = np.reshape(np.linspace(-1.0, 1.0, 6), (2, 3))
 LINEAR = {
     "vjp": lambda t: gj.vjp(np.sin, X0)[1](t)[0],
     "jvp": lambda t: gj.jvp(lambda x: np.tanh(A @ x), (X0,), (t,))[1],
