@@ -7,8 +7,23 @@ array([[2., 0.],
        [0., 4.]])
 """
 
-from gpujac import settings
+from gpujac import control, random, settings
 from gpujac.adopt import adopt
+from gpujac.control.branch import cond, switch
+from gpujac.control.checkpoint import checkpoint
+from gpujac.control.custom import custom_jvp, custom_vjp
+from gpujac.control.loop import fori_loop, while_loop
+from gpujac.control.registry import (
+    custom_op,
+    impl,
+    impl_abstract,
+    impl_backward,
+    impl_jvp,
+    impl_save_for_backward,
+    impl_vmap,
+)
+from gpujac.control.scan import scan
+from gpujac.core.decompose import decompositions_loaded, register_decomposition
 from gpujac.errors import (
     ArgnumsRangeError,
     ArgumentError,
@@ -23,12 +38,17 @@ from gpujac.errors import (
     LeakedTracerError,
     MissingRuleError,
     MutationError,
+    NonFiniteError,
     RegistrationError,
     ShapeError,
     StructureError,
 )
-from gpujac.transforms.jacobian import hessian, jacfwd, jacobian, jacrev
+from gpujac.transforms.hessian import hessian
+from gpujac.transforms.jacobian import jacfwd, jacobian, jacrev
 from gpujac.transforms.jvp import jvp
+from gpujac.transforms.residuals import residuals
+from gpujac.transforms.second_order import ggn_vp, hessian_diagonal, hvp, laplacian
+from gpujac.transforms.show import show
 from gpujac.transforms.values import is_traced, stop_gradient, value
 from gpujac.transforms.vjp import (
     grad,
@@ -55,24 +75,50 @@ __all__ = [
     "LeakedTracerError",
     "MissingRuleError",
     "MutationError",
+    "NonFiniteError",
     "RegistrationError",
     "ShapeError",
     "StructureError",
     "adopt",
+    "checkpoint",
+    "cond",
+    "control",
+    "custom_jvp",
+    "custom_op",
+    "custom_vjp",
+    "decompositions_loaded",
+    "fori_loop",
+    "ggn_vp",
     "grad",
     "grad_and_value",
     "hessian",
+    "hessian_diagonal",
+    "hvp",
+    "impl",
+    "impl_abstract",
+    "impl_backward",
+    "impl_jvp",
+    "impl_save_for_backward",
+    "impl_vmap",
     "is_traced",
     "jacfwd",
     "jacobian",
     "jacrev",
     "jvp",
+    "laplacian",
     "linear_transpose",
     "linearize",
+    "random",
+    "register_decomposition",
+    "scan",
     "settings",
+    "residuals",
+    "show",
     "stop_gradient",
+    "switch",
     "value",
     "value_and_grad",
     "vjp",
     "vmap",
+    "while_loop",
 ]

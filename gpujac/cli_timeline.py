@@ -14,7 +14,8 @@ from gpujac.arrays import Arrays
 from gpujac.cli_files import FunctionError, UsageError, load_argument, load_function, place_in, write_whole
 from gpujac.errors import ArgnumsRangeError, ArgumentTypeError, GpujacError
 from gpujac.timeline import Span, recorded, trace
-from gpujac.transforms.jacobian import hessian, jacfwd, jacrev
+from gpujac.transforms.hessian import hessian
+from gpujac.transforms.jacobian import jacfwd, jacrev
 from gpujac.transforms.vjp import grad
 
 __all__ = ["TRANSFORMS", "run"]

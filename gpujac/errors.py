@@ -20,6 +20,7 @@ __all__ = [
     "LeakedTracerError",
     "MissingRuleError",
     "MutationError",
+    "NonFiniteError",
     "RegistrationError",
     "ShapeError",
     "StructureError",
@@ -134,6 +135,14 @@ class LeakedTracerError(GpujacError, RuntimeError):
 
     It was stored somewhere outside the function (a global, a list, an attribute). Return it from
     the function instead, through `has_aux=True` where it is not part of the result.
+    """
+
+
+class NonFiniteError(GpujacError, FloatingPointError):
+    """With `settings.debug_nans`, an operation made a NaN or an infinity of finite numbers.
+
+    Raised at the first such operation, in the function as well as in the sweep of its derivative. The
+    message has the operation, the statistics of its operands, and the user's line.
     """
 
 

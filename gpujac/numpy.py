@@ -23,7 +23,7 @@ import numpy as _numpy
 from gpujac.array.namespace import names_over as _names_over
 
 globals().update(_names_over(_numpy))
-_sys.modules[f"{__name__}.linalg"] = globals()["linalg"]
+_sys.modules.update({f"{__name__}.{name}": globals()[name] for name in ("linalg", "fft")})
 __all__ = sorted(_names_over(_numpy))
 
 

@@ -10,13 +10,13 @@ asyncio tasks started there) only; assigning to an attribute changes it for the 
 | `memory` | None, bytes, "2GB" | cap on what one chunk of a Jacobian may hold |
 | `nvtx` | "off", "transforms", "ops" | which NVTX ranges are opened; "ops": also one per traced operation |
 | `missing_batch_rule` | "loop", "raise" | what vmap does at an op of yours without a batch rule |
+| `decompositions` | "auto", "off" | whether an op without a rule is run as its decomposition into others |
 | `kernels` | "auto", "off" | on CuPy, kernels of gpujac or only functions of CuPy; no difference on NumPy |
-| `debug_nans` | False, True * | stop at the first operation that makes a NaN |
+| `debug_nans` | False, True | stop at the first operation that makes a NaN or an infinity; one wait per operation |
+| `tracebacks` | "short", "full" | whether errors in your function show two frames of ours in a row, or all |
 | `deterministic` | False, True | repeated indices are added up in their order, equal bit for bit in every run |
 | `malloc_trim` | "auto", "off" | glibc hint that keeps freed blocks of 0.1 to 32 MB mapped |
 | `sanitize` | "undefined", "address", "off" | what kernels are watched for on the CPU; "address" needs libasan loaded |
-
-A value with a star is refused with an `ArgumentError`: what it asks for comes with a later version.
 
 Example:
     >>> from gpujac import settings
@@ -50,8 +50,10 @@ backend: str
 memory: int | None
 nvtx: str
 missing_batch_rule: str
+decompositions: str
 kernels: str
 debug_nans: bool
+tracebacks: str
 deterministic: bool
 malloc_trim: str
 sanitize: str
@@ -133,17 +135,6 @@ def _choice(*allowed: str) -> Callable[[Any, str], str]:
     return check
 
 
-def _not_yet(what: str, value: Any, instead: str) -> ArgumentError:
-    return ArgumentError(f"{what}={value!r} comes with a later version of gpujac; use {instead}.")
-
-
-def _off_only(value: Any, what: str) -> bool:
-    """A switch that cannot be turned on yet."""
-    if _flag(value, what):
-        raise _not_yet(what, value, "False")
-    return False
-
-
 def _flag(value: Any, what: str) -> bool:
     if isinstance(value, bool):
         return value
@@ -155,10 +146,6 @@ def _flag_of_text(text: str, what: str) -> bool:
     if word not in _WORDS:
         raise ArgumentError(f"{what}={text!r} is not a switch; use 1 or 0.")
     return _WORDS[word]
-
-
-def _off_only_of_text(text: str, what: str) -> bool:
-    return _off_only(_flag_of_text(text, what), what)
 
 
 def _size_or_none_of_text(text: str, what: str) -> int | None:
@@ -184,8 +171,10 @@ _SETTINGS: Mapping[str, _Setting] = {
     "memory": _Setting(None, parse_bytes, _size_or_none_of_text),
     "nvtx": _words("transforms", "off", "ops"),
     "missing_batch_rule": _words("loop", "raise"),
+    "decompositions": _words("auto", "off"),
     "kernels": _words("auto", "off"),
-    "debug_nans": _Setting(False, _off_only, _off_only_of_text),
+    "debug_nans": _Setting(False, _flag, _flag_of_text),
+    "tracebacks": _words("short", "full"),
     "deterministic": _Setting(False, _flag, _flag_of_text),
     "malloc_trim": _words("auto", "off"),
     "sanitize": _words("undefined", "address", "off"),
@@ -275,7 +264,7 @@ def show() -> dict[str, Any]:
 
     Example:
         >>> sorted(show())[:3]
-        ['backend', 'debug_nans', 'deterministic']
+        ['backend', 'debug_nans', 'decompositions']
     """
     return {name: get(name) for name in _SETTINGS}
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import gpujac as gj
 from profiling import bench, environment, memory, report
-from profiling.cases import all_cases, chain, elementwise, logistic, robertson
+from profiling.bench import all_cases
+from profiling.cases import chain, elementwise, logistic, robertson
 from profiling.libraries import Library
 from profiling.protocol import (
     LIMIT,
@@ -26,6 +29,7 @@ from profiling.protocol import (
     time_case,
 )
 from profiling.report import Row, Target
+from profiling.transform_cases import custom_sines, deep, mixed, mostly_constant, op_sines, sines
 from profiling.values import difference
 
 
@@ -187,6 +191,18 @@ def test_a_peer_that_raises_is_reported_and_does_not_fail_the_row() -> None:
     assert not found.failed()
 
 
+@pytest.mark.parametrize(("quotient", "expected"), [(False, 3e-4), (True, 4.0)])
+def test_a_case_is_compared_with_the_one_beside_it(quotient: bool, expected: float) -> None:
+    plain = all_cases()["robertson-jacrev"]
+    case = replace(plain, beside=plain, quotient=quotient)
+    timing = Timing({"gpujac": [4e-4, 4e-4, 9.0], "gpujac beside": [1e-4, 1e-4, 1e-4]}, 1.0, 1.0)
+    assert bench.compared(case, timing) == {"gpujac": pytest.approx(expected)}
+    assert bench.compared(plain, timing) == timing.medians_s
+    libraries = {"gpujac": Library("gpujac", np, {"jacrev": lambda f: f})}
+    calls = bench.agreeing_calls(case, libraries, report.Row("c", "t", "s", ()))
+    assert set(calls) == {"gpujac", "gpujac beside"}
+
+
 # targets and tables
 
 
@@ -313,6 +329,20 @@ def test_the_cases_ask_what_was_promised() -> None:
         "elementwise-jacrev": ["<= 0.1 x jax"],
         "elementwise-jacfwd": ["<= 1 x jax"],
         "logistic-hessian": ["<= 0.12 x torch", "<= 1.3 x jax"],
+        "vmap-chain": ["<= 1 x torch"],
+        "vmap-mixed": ["<= 1 x torch"],
+        "vmap-chain-overhead": ["<= 1 x torch"],
+        "vmap-mixed-overhead": ["<= 1 x torch"],
+        "jvp-constants": ["<= 0.1 x torch"],
+        "jvp-scaled": ["<= 0.1 x torch"],
+        "reads-100": [],
+        "reads-1000": [],
+        "reads-10000": [],
+        "reads-growth": ["<= 12 x"],
+        "custom-vjp": ["<= 5 us/op"],
+        "custom-op": ["<= 5 us/op"],
+        "checkpoint-16": ["<= 6 x"],
+        "checkpoint-100000": ["<= 2 x"],
     }
     assert {name: limit for name, (_, limit) in memory.CASES.items()} == {
         "memory-preallocate": 1.15,
@@ -346,6 +376,24 @@ def test_the_elementwise_chain_is_twenty_ops() -> None:
     counting = CountingNumpy()  # tanh and sin; the product and the sum are operators
     elementwise(counting)(np.ones(3))
     assert 2 * counting.calls == 20
+
+
+@pytest.mark.parametrize(
+    ("program", "constants", "functions"),
+    [(mixed, {}, 60), (mostly_constant, {"c": np.ones(3)}, 100), (sines, {}, 101), (deep, {}, 25)],
+)
+def test_the_programs_do_as_many_functions_as_they_say(program, constants, functions) -> None:
+    counting = CountingNumpy()
+    program(counting, **constants)(np.ones(3))
+    assert counting.calls == functions
+
+
+@pytest.mark.parametrize("again", [custom_sines, op_sines])
+def test_functions_with_own_derivatives_are_sines(again) -> None:
+    f = sines(np)
+    slope = (f(0.5 + 1e-6) - f(0.5 - 1e-6)) / 2e-6
+    for g in (again(np), f):
+        assert gj.grad(g)(0.5) == pytest.approx(slope, rel=1e-6)
 
 
 def test_robertson_conserves_mass() -> None:

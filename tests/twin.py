@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import optree
 
-from tests import device
+from tests import device, strict
 
 ROOT = Path(__file__).parents[1]
-TWINS = ("tests.transforms.helpers", "tests.transforms.test_pairs")  # imported by others
+TWINS = ("tests.transforms.helpers", "tests.transforms.test_pairs", "tests.control.flows",
+         "tests.parity.lanes", "tests.parity.networks")  # fmt: skip
 
 
 def fetched(tree: Any) -> Any:
@@ -106,6 +107,7 @@ def _names(name: str, names: dict) -> types.ModuleType:
     return made
 
 
+STRICT: Any = strict.LIBRARY
 LIBRARY: Any = None if device.MISSING else _library()
 CUPY: Any = None if device.MISSING else _names("gpujac.cupy", vars(device.XP))  # nothing of NumPy's added
 
@@ -126,7 +128,8 @@ class _Renamed(ast.NodeTransformer):
         names = [(f"{node.module}.{a.name}", a.asname or a.name) for a in node.names]
         if not all(whole in TWINS for whole, _ in names):
             return node
-        lines = [f"from tests.twin import twin; {name} = twin({whole!r})" for whole, name in names]
+        library = "STRICT" if self.library == "STRICT" else "LIBRARY"
+        lines = [f"from tests.twin import twin; {name} = twin({whole!r}, {library!r})" for whole, name in names]
         return [ast.copy_location(n, node) for line in lines for n in ast.parse(line).body]
 
 

@@ -69,7 +69,14 @@ np.sort(x) np.sort(x,axis=0) np.sort(x,axis=None) np.sort(x,1,stable=True) np.ar
 np.argsort(x,axis=None) np.median(x) np.median(x,axis=1) np.median(x,axis=0) np.median(t,axis=(0,2),keepdims=True)
 np.take_along_axis(x,np.argsort(x,axis=1),axis=1) np.partition(x,1)[:,1] np.partition(x,(0,1),axis=0)[:2]
 np.partition(x,5,axis=None)[5] np.take_along_axis(x,np.argpartition(x,-1),1)[:,-1]
-np.argpartition(x,2,axis=None)[2]
+np.argpartition(x,2,axis=None)[2] np.quantile(x,0.3) np.quantile(x,[0.2,0.7],axis=1) np.percentile(x,50)
+np.quantile(t,0.4,axis=(0,2),keepdims=True) np.percentile(x,[[10.0],[75.0]],axis=0) np.quantile(v,1.0)
+np.quantile(x,[0.2,0.7],axis=0,keepdims=True) np.quantile(x,0.4,axis=1,method='lower')
+np.quantile(x,[0.1,0.45],axis=1,method='higher') np.quantile(x,0.45,method='midpoint')
+np.quantile(x,[0.1,0.45,0.8],method='nearest') np.quantile(v,0.0)
+np.interp(v,[-1.0,0.1,2.0],[0.0,1.0,4.0]) np.interp(0.3,np.sort(v),w) np.interp([-9.0,0.2,9.0],np.sort(v),w)
+np.interp(x,[-1.0,0.1,0.7],[0.0,1.0,4.0],left=5.0,right=-1.0) np.interp(v,[0.5],[2.0])
+np.interp(v,np.sort(w),v,left=s,right=s)
 """
 _SERIES = """
 np.gradient(v) np.gradient(v,0.5) np.gradient(v,[0.0,0.3,1.0,1.2]) np.gradient(x)[1] np.gradient(x,axis=0)
@@ -78,6 +85,39 @@ np.convolve(v,x[0,:2],'same') np.convolve(v[:2],w,mode='valid') np.convolve(v[:3
 np.bincount([0,2,0,1],weights=v) np.bincount([0,2,0,1],v,minlength=6) np.polyval([1.0,2.0,3.0],v)
 np.polyval(v,x) np.pad(v,2,mode='wrap') np.pad(x,1,'edge') np.pad(x,((1,2),(0,1)),mode='reflect')
 np.pad(v,5,mode='symmetric') np.diff(v,prepend=v[-1]) np.diff(v,append=s) True*x x*False
+"""
+_DECOMPOSITIONS = """
+np.linalg.det(A) np.linalg.det(B) np.linalg.slogdet(A)[1] np.linalg.slogdet(-B).logabsdet
+np.linalg.cholesky(A@A.T) np.linalg.cholesky(B@B.swapaxes(1,2),upper=True) np.linalg.eigh(A+A.T)[0]
+np.linalg.eigh(A+A.T).eigenvectors np.linalg.eigvalsh(A+A.T) np.linalg.eigvalsh(B@B.swapaxes(1,2),UPLO='U')
+np.linalg.svd(A)[0] np.linalg.svd(x,full_matrices=False).U np.linalg.svd(x,full_matrices=False)[2]
+np.linalg.svd(t,compute_uv=False) np.linalg.svdvals(x.T) np.linalg.qr(A)[0] np.linalg.qr(x).R np.linalg.qr(x.T)[0]
+np.linalg.qr(x,'r') np.linalg.qr(A,mode='complete')[1] np.linalg.pinv(x) np.linalg.pinv(t,rtol=None)
+np.linalg.lstsq(x.T,v)[0] np.linalg.lstsq(x.T,v)[1] np.linalg.lstsq(x.T,A[:,[0,1,2,0]].T)[0]
+np.linalg.lstsq(x.T,A[:,[0,1,2,0]].T)[1] np.linalg.lstsq(x,A)[0] np.linalg.lstsq(x,A)[3] np.linalg.cond(A)
+np.linalg.cond(B,-2) np.linalg.cond(A,1) np.linalg.cond(A,'fro') np.linalg.norm(x,2) np.linalg.norm(x,-2)
+np.linalg.norm(x,'nuc') np.linalg.norm(t,2,axis=(2,0),keepdims=True) np.linalg.matrix_norm(t,ord=2)
+np.linalg.norm(t,'nuc',(1,2))
+"""
+_STATISTICS = """
+np.cov(x) np.cov(x,rowvar=False) np.cov(v) np.cov(v,w) np.cov(x,y,ddof=0) np.cov(x,bias=True)
+np.cov(x,fweights=[1,2,1,3]) np.cov(x,aweights=v) np.cov(x,fweights=[1,2,1,3],aweights=v,ddof=2) np.corrcoef(x)
+np.cov(x,aweights=v,ddof=0) np.corrcoef(v,w) np.corrcoef(v) np.corrcoef(x,rowvar=False)[0,1] np.correlate(v,w)
+np.correlate(v,w[:2]) np.correlate(v[:2],w,'same') np.correlate(v,w[:3],mode='full') np.correlate(v[:3],w,'same')
+np.correlate(v[:2],w) np.unwrap(5*x) np.unwrap(5*x,axis=0) np.unwrap(4*v,discont=4.0) np.unwrap(9*v,period=5.0)
+np.digitize(x,[-1.0,0.0,1.0]) np.digitize(x,[1.0,0.0,-1.0]) np.digitize(x,[-1.0,0.0],right=True)
+np.digitize(x,[1.0,0.0],True) np.nanvar(x) np.nanstd(x,axis=0) np.nanvar(x,1,ddof=1,keepdims=True) np.nanprod(x)
+np.nancumsum(x,axis=1) np.nancumprod(v) np.nanquantile(x,0.3) np.nanquantile(x,[0.2,0.7],axis=1)
+np.nanpercentile(t,[10.0,75.0],axis=(0,2)) np.nanmedian(x) np.nanmedian(x,axis=0,keepdims=True)
+np.vander(v) np.vander(v,2) np.vander(v,5,increasing=True) np.vander(v,0)
+"""
+_WAVES = """
+np.abs(np.fft.fft(v)) np.fft.rfft(x,axis=0).real np.fft.irfft(x) np.fft.irfft(x,5,axis=0) np.abs(np.fft.fftn(t))
+np.fft.fft2(x).imag np.fft.ifft(v,6).real np.fft.hfft(x) np.abs(np.fft.ihfft(v)) np.abs(np.fft.rfftn(t,axes=(0,2)))
+np.fft.irfftn(x) np.fft.irfft2(t) np.abs(np.fft.rfft2(x,(2,3))) np.abs(np.fft.ifft2(x,norm='ortho'))
+np.fft.fftshift(x)
+np.fft.ifftshift(x,axes=1) np.fft.ifftn(t).real np.fft.rfft(v,3,norm='forward').imag
+np.abs(np.fft.fftn(t,axes=(0,1,0)))
 """
 _SHAPES = """
 np.reshape(x,(4,3)) np.reshape(x,-1) np.reshape(x,(2,-1,2)) np.reshape(x,(4,3),order='F')
@@ -160,11 +200,10 @@ np.astype(x,np.float32) x.astype(np.float32) x.astype(int)
 
 # Functions of NumPy without a rule.
 UNSUPPORTED = """
-np.linalg.det(A) np.linalg.slogdet(A) np.linalg.eigh(A) np.linalg.svd(A) np.linalg.cholesky(A)
-np.linalg.lstsq(A,v) np.choose([0,1,1,0],[v,w]) np.insert(v,1,s)
-np.resize(v,6) np.trim_zeros(v) np.vander(v,3) np.interp(v,[0.0,1.0,2.0],[0.0,1.0,4.0]) np.unwrap(v) np.cov(x)
-np.corrcoef(x) np.nancumsum(v)
-np.percentile(x,50) np.histogram(x) np.unique(x) np.frexp(x) np.spacing(y) np.fft.fft(v)
+np.linalg.eig(A) np.linalg.eigvals(A) np.linalg.matrix_rank(A) np.linalg.tensorinv(A)
+np.choose([0,1,1,0],[v,w]) np.insert(v,1,s)
+np.resize(v,6) np.trim_zeros(v)
+np.histogram(x) np.unique(x) np.frexp(x) np.spacing(y)
 np.apply_along_axis(np.sum,0,x)
 """.split()
 _WORDS = r"(?<![\w.'\"]){}(?![\w'\"(=])"
@@ -173,11 +212,11 @@ FLAT = tuple(
     for name in """sign floor ceil rint trunc floor_divide isfinite isnan isinf signbit equal
     not_equal less less_equal greater greater_equal logical_and logical_or logical_not logical_xor isclose
     allclose array_equal any all argmax argmin count_nonzero searchsorted nonzero argwhere flatnonzero argsort
-    shape ndim size result_type iscomplexobj isrealobj isscalar can_cast heaviside fix argpartition""".split()
+    shape ndim size digitize result_type iscomplexobj isrealobj isscalar can_cast heaviside fix argpartition""".split()
 ) + ("np.sum(x>0", "np.mean(x>0", "np.cumsum(x>0", "x.astype(int)", "np.round(", "np.around(")
 # The shape of the result or the branch taken depends on values: not for vmap.
 DATA_DEPENDENT = (
-    r"\[[^\]]*>|nonzero\(x>|allclose|array_equal|argwhere|searchsorted|np.(shape|ndim|size|isc|isr|can)"
+    r"\[[^\]]*>|nonzero\(x>|allclose|array_equal|argwhere|searchsorted|digitize|np.(shape|ndim|size|isc|isr|can)"
     r"|extract|trim_zeros"
 )
 
@@ -194,5 +233,6 @@ _OLDER = ["np.fix(x)"] if _VERSION < "2.5.0" else []  # what later ones warn of
 
 def all_calls() -> list[str]:
     """Every call of the tables that this NumPy knows."""
-    tables = (_ELEMENTWISE, _REDUCTIONS, _ORDER, _SERIES, _SHAPES, _INDEXING, _PRODUCTS, _CREATION)
+    tables = (_ELEMENTWISE, _REDUCTIONS, _ORDER, _SERIES, _DECOMPOSITIONS, _STATISTICS, _WAVES, _SHAPES, _INDEXING,
+              _PRODUCTS, _CREATION)  # fmt: skip
     return [c for t in tables for c in t.split()] + _NEWER + _OLDER

@@ -33,7 +33,7 @@ base_repr binary_repr broadcast_shapes clear_memo disp fuse get_array_wrap get_d
 get_default_pinned_memory_pool get_printoptions is_available isdtype issubdtype iterable make_aligned_dtype
 memoize promote_types set_printoptions
 """.split()
-OVERWRITTEN = frozenset(("linalg", "fft", "random", "r_", "c_", "fuse", "get_array_module"))
+OVERWRITTEN = frozenset(("linalg", "fft", "lib", "random", "r_", "c_", "fuse", "get_array_module"))
 
 
 def run(code, **environment):
@@ -93,7 +93,7 @@ def test_a_name_without_a_rule_refuses_a_traced_array_by_name(name):
         gj.jvp(lambda x: getattr(gcp, name)(x, x), (x,), (x,))
 
 
-@pytest.mark.parametrize("part", ["fft", "random"])
+@pytest.mark.parametrize("part", ["random"])
 def test_functions_of_submodules_refuse_traced_arrays(part):
     x = device.array(np.ones(3))
     module = getattr(gcp, part)
@@ -107,7 +107,7 @@ def test_functions_of_submodules_refuse_traced_arrays(part):
 def test_linalg_has_cupys_names_and_those_of_the_table():
     assert LINALG.keys() <= vars(gcp.linalg).keys()
     x = device.array(np.eye(2))
-    for name in ("det", "svd", "qr", "cholesky", "eigh", "pinv"):
+    for name in ("eig", "matrix_rank", "tensorinv"):
         with pytest.raises(gj.DispatchError, match=rf"cupy\.linalg\.{name} "):
             gj.jvp(lambda x, name=name: getattr(gcp.linalg, name)(x), (x,), (x,))
 

@@ -149,6 +149,35 @@ def test_out_of_memory_in_a_transform_leaves_nothing_open():
     assert gj.jacrev(f)(x).shape == (100, 100)
 
 
+@pytest.mark.parametrize("assembly", ["auto", "preallocate"])
+def test_a_chunk_that_does_not_fit_is_halved(assembly):
+    x = em.array(np.linspace(0.1, 1.0, 200))
+    matrix = em.array(np.sin(np.arange(40_000.0)).reshape(200, 200))
+    g = lambda x: np.tanh(matrix @ np.sin(matrix @ x))
+    plans = []
+    expected = em.host(gj.jacrev(g)(x))
+    row_bytes = 200 * 8
+    with em.memory_limit(int(3.5 * 200 * row_bytes)):  # the result, the residuals and half a result
+        J = gj.jacrev(g, assembly=assembly, chunk_size=200, report=plans.append)(x)
+    assert plans[-1].chunk_size < 200
+    np.testing.assert_allclose(em.host(J), expected, atol=1e-12)
+
+
+def test_the_sweep_of_a_checkpoint_is_fused_where_one_sweep_pays(monkeypatch):
+    f = lambda x: np.tanh(np.sin(x) * x + 1.0) * np.exp(x)
+    plain = np.linspace(0.1, 1.0, 50)
+    x, again = em.array(plain), gj.checkpoint(f)
+    loss = lambda x: again(x).sum()
+    with em.counting() as one_by_one:
+        gj.grad(loss)(x)
+    monkeypatch.setattr("gpujac.control.again.pays_for_one_sweep", lambda program, leaves: True)
+    with em.counting() as fused:
+        found = gj.grad(loss)(x)
+    assert fused.launches < one_by_one.launches
+    np.testing.assert_allclose(em.host(found), gj.grad(lambda x: f(x).sum())(plain), rtol=1e-13)
+    np.testing.assert_allclose(em.host(gj.jacrev(again, chunk_size=20)(x)), gj.jacrev(f)(plain), rtol=1e-13)
+
+
 def test_emulated_arrays_copy_and_pickle():
     x = em.array(X)
     for y in (copy.copy(x), copy.deepcopy(x), pickle.loads(pickle.dumps(x))):

@@ -16,7 +16,7 @@ from gpujac.core.trace import Tracer
 from tests import device
 from tests.ops.composites import COMPOSITES, CUPY_REFUSES, NUMPY_ONLY
 
-TRACED = "fmc"  # kinds of operands that carry a tangent
+TRACED = "fmcMs"  # kinds of operands that carry a tangent
 
 
 class Library(NamedTuple):
@@ -82,7 +82,7 @@ class Case(NamedTuple):
 
     def works_in(self, dtype: str) -> bool:
         """Whether the call makes sense in this dtype."""
-        if self.sample.double or "c" in self.kinds:
+        if self.sample.double or "c" in self.kinds or "M" in self.kinds:
             return dtype == "float64"
         if not dtype.startswith("complex"):
             return True
@@ -111,13 +111,19 @@ def _drawn(rng: np.random.Generator, sample: Sample, dtype: str) -> list:
         start += size
         if kind in "in":
             operands.append(rng.integers(0 if kind == "i" else -3, 3, shape))
+        elif kind == "k":
+            operands.append(rng.integers(0, 2**32, shape, np.uint32))
+        elif kind == "t":
+            operands.append(rng.integers(2, 5, shape))
         elif kind == "b":
             operands.append(rng.integers(0, 2, shape).astype(bool))
         else:
-            wanted = "complex128" if kind == "c" else dtype
+            wanted = "complex128" if kind in "cM" else dtype
             if wanted.startswith("complex"):
                 x = x + 1j * rng.uniform(0.2, 0.8, shape) * rng.choice([-1, 1], shape)
-            if kind == "m":
+            if kind == "s":
+                x = np.sort(x)
+            if kind in "mM":
                 x = x + 4.0 * np.eye(shape[-1])
             operands.append(np.asarray(x, wanted))
     return operands
@@ -192,6 +198,63 @@ def _solved(op: Any, a: Any, b: Any) -> Any:
     return np.linalg.solve(a, b[..., None])[..., 0] if op.vector else np.linalg.solve(a, b)
 
 
+def _outside_of(op: Any, n: int, axis: int) -> np.ndarray:
+    """Which entry of an axis each entry of its border is, as NumPy's pad has it, cut where widths are negative."""
+    before, after = op.widths[axis]
+    at = np.pad(np.arange(n), (max(before, 0), max(after, 0)), op.mode)
+    return at[max(-before, 0) : len(at) - max(-after, 0)]
+
+
+def _bordered(op: Any, x: Any) -> Any:
+    for i in range(-len(op.src), 0):
+        x = np.take(x, _outside_of(op, op.src[i], i), i)
+    return x
+
+
+def _unbordered(op: Any, x: Any) -> Any:
+    for i in range(-len(op.src), 0):
+        matrix = np.eye(op.dst[i], dtype=x.dtype)[_outside_of(op, op.dst[i], i)]  # (border, inside)
+        x = np.moveaxis(np.tensordot(x, matrix, (i, 0)), -1, i)
+    return x
+
+
+def _overlapped(op: Any, x: Any) -> Any:
+    out = _zeros(op, x, len(op.src))
+    tail = (slice(None),) * (len(op.dst) - 1)
+    for i, k in np.ndindex(op.src[0], op.width):
+        out[(..., i + k, *tail)] += x[(..., i, *tail, k)]
+    return out
+
+
+def _half_of_a_spectrum(op: Any, y: Any) -> np.ndarray:
+    n, half = op.dst[op.axis], op.src[op.axis]
+    waves = np.exp(2j * np.pi * np.outer(np.arange(half), np.arange(n)) / n)  # (frequency, place)
+    return np.real(np.moveaxis(np.tensordot(y, waves, (op.axis, 0)), -1, op.axis))
+
+
+def _joined(*parts: Any, lead: int) -> np.ndarray:
+    return np.concatenate([np.reshape(p, np.shape(p)[:lead] + (-1,)) for p in parts], -1)
+
+
+def _of_hermitian(f: Callable) -> Callable:
+    return lambda op, a: f((a + np.conj(np.swapaxes(a, -1, -2))) / 2)
+
+
+def _cholesky(a: Any) -> np.ndarray:
+    try:
+        return np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:  # a perturbation by the test of dependence
+        return np.full_like(a, np.nan)
+
+
+def _minors(op: Any, a: Any) -> np.ndarray:
+    out = np.zeros_like(a)
+    for i, j in np.ndindex(a.shape[-2:]):
+        rest = np.delete(np.delete(a, i, -2), j, -1)
+        out[..., j, i] = (-1) ** (i + j) * np.linalg.det(rest)
+    return out
+
+
 _STEPS: dict[str, Callable] = {
     "multiply": np.multiply,
     "add": np.add,
@@ -215,6 +278,29 @@ def _chained(op: Any, *xs: Any) -> Any:
     return np.sum(y, op.chain.axes) if op.chain.axes else y
 
 
+def _philox(key: Any, number: int, purpose: int) -> list:
+    """Philox4x32-10 in Python's own integers."""
+    (k0, k1), mask = (int(k) for k in key), 0xFFFFFFFF
+    c = [number & mask, number >> 32, purpose, 0]
+    for _ in range(10):
+        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+        c = [(p1 >> 32) ^ c[1] ^ k0, p1 & mask, (p0 >> 32) ^ c[3] ^ k1, p0 & mask]
+        k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
+    return c
+
+
+def _blocks(op: Any, key: Any) -> Any:
+    if key.ndim > 1:
+        return np.stack([_blocks(op, k) for k in key])
+    return np.array([w for i in range(op.count) for w in _philox(key, i, op.purpose)], np.uint32)
+
+
+def _folded(op: Any, key: Any, data: Any) -> Any:
+    if np.ndim(data):
+        return np.stack([_folded(op, k, d) for k, d in zip(key, data, strict=True)])
+    return np.array(_philox(key, int(data), 1)[:2], np.uint32)
+
+
 # What each structural op means, said in NumPy without the op's own code.
 MEANING: dict[str, Callable] = {
     "sum": lambda op, x: np.sum(x, axis=op.axes),
@@ -224,6 +310,7 @@ MEANING: dict[str, Callable] = {
     "reshape": lambda op, x: np.reshape(x, np.shape(x)[: np.ndim(x) - len(op.src)] + op.dst),
     "permute": lambda op, x: np.moveaxis(x, op.order, range(-len(op.order), 0)),
     "flip": lambda op, x: np.flip(x, op.axes),
+    "checkpoint_name": lambda op, x: x,
     "roll": lambda op, x: np.roll(x, op.shifts, op.axes),
     "cast": lambda op, x: np.real(x) if op.after.kind == "f" else x,  # rounding left out
     "conj": lambda op, x: np.conj(x),
@@ -256,7 +343,33 @@ MEANING: dict[str, Callable] = {
     "complex_abs": lambda op, x: np.hypot(np.real(x), np.imag(x)),
     "solve": _solved,
     "fused": _chained,
+    "interp": lambda op, x, xp, fp: np.interp(x, xp, fp),
+    "quantile": lambda op, x, q: np.moveaxis(
+        np.quantile(x, np.clip(q, 0, 1), axis=-1, method=op.method), range(np.ndim(q)), range(-np.ndim(q), 0)
+    ),
+    "searchsorted": lambda op, a, v: np.searchsorted(a, v, side=op.side),
+    "philox_blocks": _blocks,
+    "philox_fold": _folded,
     "inv": lambda op, a: np.linalg.inv(a),
+    "det": lambda op, a: np.linalg.det(a),
+    "adjugate": _minors,
+    "slogdet": lambda op, a: np.stack(np.linalg.slogdet(a), -1).astype(a.dtype),
+    "cholesky": _of_hermitian(_cholesky),
+    "eigvalsh": _of_hermitian(np.linalg.eigvalsh),
+    "eigh": _of_hermitian(lambda a: _joined(*np.linalg.eigh(a), lead=a.ndim - 2)),
+    "svdvals": lambda op, a: np.linalg.svd(a, compute_uv=False),
+    "svd": lambda op, a: _joined(*np.linalg.svd(a, full_matrices=False), lead=a.ndim - 2),
+    "qr": lambda op, a: _joined(*np.linalg.qr(a), lead=a.ndim - 2),
+    "pinv": lambda op, a: np.linalg.pinv(a, op.rcond),
+    "fourier": lambda op, x: (np.fft.ifftn if op.inverse else np.fft.fftn)(
+        x, axes=op.axes, norm="forward" if op.inverse else None
+    ),
+    "real_fourier": lambda op, x: np.fft.rfft(x, axis=op.axis),
+    "real_fourier_adjoint": _half_of_a_spectrum,
+    "border": _bordered,
+    "fold_border": _unbordered,
+    "windows": lambda op, x: np.lib.stride_tricks.sliding_window_view(x, op.width, -len(op.src)),
+    "overlap_add": _overlapped,
 }
 # Elementwise functions that NumPy lacks or calls otherwise.
 ELEMENTWISE: dict[str, Callable] = {
@@ -268,7 +381,7 @@ ELEMENTWISE: dict[str, Callable] = {
 def of_op(op: Op, sample: Sample) -> Case:
     """The case of one sample of an op."""
     if op.name in POINTWISE:
-        reference = ELEMENTWISE.get(op.name) or getattr(np, op.name)
+        reference = ELEMENTWISE.get(op.name) or getattr(np if op.name in vars(np) else scipy.special, op.name)
     else:
 
         def reference(*xs: Any) -> Any:

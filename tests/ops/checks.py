@@ -228,10 +228,13 @@ def _check_parts(run: Run, op: Joint) -> None:
         orc.close(found, back(op(*run.arrays(alone))), run.tol.same, "two operands")
 
 
+_FIXED_RANKS = frozenset("take scatter_add last_writer fused interp quantile searchsorted".split())
+
+
 def check_leading(run: Run) -> None:
     """An op leaves extra leading axes of its operands alone."""
     op = run.case.op
-    if op is None or isinstance(op, Pointwise) or op.name in ("take", "scatter_add", "last_writer", "fused"):
+    if op is None or isinstance(op, Pointwise) or op.name in _FIXED_RANKS:
         return  # the axes of an index array, or of an operand that broadcasts, are not leading axes
     if op.name == "solve" and run.operands[0].ndim + op.vector <= run.operands[1].ndim - 1:
         return  # leading axes of one operand only
@@ -422,9 +425,12 @@ def check_jacobians(run: Run) -> None:
         _check_batched_jacobian(run, transform, everything, options)
 
 
+CONJUGATING = """conj np.vdot np.vecdot vdot vecdot cholesky pinv qr slogdet linalg.svd""".split()
+
+
 def _has_jacobian(run: Run) -> bool:
     y = run.oracle(*run.primals)
-    if run.case.name in ("conj", "np.vdot", "np.vecdot", "vdot", "vecdot"):
+    if run.case.name in CONJUGATING:
         return y.dtype.kind == "f"  # conj is not holomorphic
     return all(x.dtype.kind == y.dtype.kind for x in run.primals)
 

@@ -14,6 +14,10 @@ def _row(f: Callable, *shapes: tuple, low: float = -2.0, high: float = 2.0, cx: 
     return f, Sample(f, *shapes, low=low, high=high, complex_ok=cx, kinds=kinds)
 
 
+def _rebuilt(xp, u, s, vh):
+    return (u * xp.log(s)) @ vh  # no phase of the vectors is left
+
+
 # name -> (function of the namespace and the operands, sample); what NumPy says is the truth
 COMPOSITES: dict[str, list[tuple[Callable, Sample]]] = {
     "sum": [
@@ -129,6 +133,7 @@ COMPOSITES: dict[str, list[tuple[Callable, Sample]]] = {
     "linalg.cross": [_row(lambda xp, x, y: xp.linalg.cross(x, y), (2, 3), (2, 3), cx=True)],
     "linalg.solve": [_row(lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3,), kinds="mf", cx=True)],
     "linalg.inv": [_row(lambda xp, a: xp.linalg.inv(a), (2, 3, 3), kinds="m", cx=True)],
+    "linalg.svd": [_row(lambda xp, z: _rebuilt(xp, *xp.linalg.svd(z, full_matrices=False)), (3, 3), kinds="c")],
     "sign": [_row(lambda xp, x: xp.sign(x) * x, (4,))],
     "abs": [_row(lambda xp, x: xp.abs(x) * x, (4,))],
 }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gpujac as gj
+from gpujac.core.decompose import find
 from gpujac.core.op import POINTWISE, STRUCTURAL, General, Joint, Linear, Op, pointwise
 from gpujac.errors import MissingRuleError
 from gpujac.ops import elementwise
@@ -90,7 +91,7 @@ def owed(cls):
     """The rules that a class of ops must have, by its kind."""
     base = next(kind for kind in OWED if issubclass(cls, kind))
     rules = [(rule, base) for rule in OWED[base]]
-    if base is General and not cls.flat:
+    if base is General and not cls.flat and not cls.composite:  # of a composite op the decomposition owes them
         rules += [("jvp", General)] if cls.nonlinear else []
         rules += [("transpose", General)] if cls.linear_in else []
     if base is General and not getattr(cls, "leading", False):
@@ -111,6 +112,7 @@ def test_an_op_has_each_rule_it_owes_or_says_why_not(cls):
     missing = [rule for rule, base in owed(cls) if inherited(cls, rule, base)]
     assert [rule for rule in missing if rule not in cls.refuses] == []
     assert cls.samples(), "no samples"
+    assert not getattr(cls, "composite", False) or find(cls.name) is not None, "no decomposition"
     assert cls.__doc__
 
 
@@ -193,7 +195,7 @@ def test_a_missing_batch_rule_names_op_rule_and_reason():
 def test_a_missing_batch_rule_is_a_loop_that_says_it_is_slow():
     x = np.arange(12.0).reshape(3, 4)
     for axis in (0, 1):
-        with pytest.warns(RuntimeWarning, match="^vmap: opaque has no batch rule, so it runs once per lane"):
+        with pytest.warns(RuntimeWarning, match="^vmap of <lambda>: opaque has no batch rule, so it runs once"):
             y = gj.vmap(lambda x: OPAQUE(x), in_dims=axis, out_dims=axis)(x)
         assert np.array_equal(y, x * x)
     with pytest.warns(RuntimeWarning, match="opaque"):

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, kl_div, xlog1py, xlogy
 
 import gpujac as gj
 from gpujac.array.table import SCIPY
@@ -82,6 +82,12 @@ ROWS = {
     "where(x > 0, sqrt(x), 0) at 0": (lambda x: np.where(x > 0, np.sqrt(x), 0.0), 0.0, 0.0),
     "where(x > 0, log(x), 0) at 0": (lambda x: np.where(x > 0, np.log(np.where(x > 0, x, 1.0)), 0.0), 0.0, 0.0),
     "where(x > 0, 1 / x, 0) at 0": (lambda x: np.where(x > 0, 1 / x, 0.0), 0.0, 0.0),
+    "xlogy(0, y) at 0": (lambda y: xlogy(0.0, y), 0.0, 0.0),
+    "xlog1py(0, y) at -1": (lambda y: xlog1py(0.0, y), -1.0, 0.0),
+    "kl_div(0, y) at 2": (lambda y: kl_div(0.0, y), 2.0, 1.0),
+    "eigenvalues that repeat": (
+        lambda x: np.linalg.eigvalsh(x.reshape(2, 2)).sum(), [2.0, 0.0, 0.0, 2.0], [1.0, 0.0, 0.0, 1.0],
+    ),
     "mod(x, 2) at 4": (lambda x: np.mod(x, 2.0), 4.0, 1.0),
     "mod(5, y) at 2": (lambda y: np.mod(5.0, y), 2.0, -2.0),
     "sign at 0": (lambda x: np.sign(x) + 0 * x, 0.0, 0.0),

@@ -112,7 +112,7 @@ def inner(a: Any, b: Any) -> float:
 
 # Sample functions: (name, f, args). All leaves float64, any curvature, several containers.
 
-_W = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
+_W = np.reshape(np.linspace(-1.0, 1.0, 12), (3, 4))
 
 
 def stencil(u: Any) -> Any:
@@ -159,7 +159,7 @@ def scalar_of(f: Any) -> Any:
     """A curved scalar of all outputs of `f`."""
 
     def total(*args: Any) -> Any:
-        parts = [np.sum(np.cos(np.arange(np.size(y))).reshape(np.shape(y)) * y + y * y / 2)
+        parts = [np.sum(y * np.reshape(np.cos(np.arange(1.0 * np.size(y))), np.shape(y)) + y * y / 2)
                  for y in leaves(f(*args))]  # fmt: skip
         return sum(parts[1:], parts[0])
 

@@ -1,0 +1,142 @@
+"""A custom operation against itself: devices, shapes, memory, derivatives and batching."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from gpujac import arrays
+from gpujac.control.registered import find
+from gpujac.core.aval import dtype_of, shape_of
+from gpujac.core.finite import on_host
+from gpujac.errors import MissingRuleError
+from gpujac.testing.batching import check_batching
+from gpujac.testing.derivatives import check_derivatives
+from gpujac.testing.flat import copy_of
+from gpujac.testing.report import compare, factor, largest, tolerance
+from gpujac.transforms.vjp import vjp
+
+
+def check_op(op: Any, args: tuple, *, order: int = 1, allowed: float | None = None, seed: int = 0) -> tuple[str, ...]:
+    """Checks everything that is registered for a custom operation, at `args`.
+
+    Implementations leave their operands alone, agree between devices, and return what `impl_abstract`
+    foretells; derivatives pass `check_derivatives`, and vmap passes `check_batching`. Without a derivative
+    rule, a derivative must be refused, never zero.
+
+    Args:
+        op: the operation or its name "ns::name".
+        args: tuple of arguments, arrays of NumPy or CuPy among them.
+        order: highest order of derivative to check.
+        allowed: relative error of a derivative (default: by dtype).
+        seed: of the random directions.
+
+    Returns:
+        The names of the checks that ran: "operands", "devices" (only where both implementations and CuPy are
+        there), "abstract", "derivatives" or "refusal", "batching".
+
+    Raises:
+        AssertionError: with the check, the leaf and both values.
+        RegistrationError: no such operation.
+
+    Cost: that of `check_derivatives` and `check_batching`.
+
+    Example:
+        >>> import numpy as np
+        >>> import gpujac as gj
+        >>> from gpujac.testing import check_op
+        >>> @gj.custom_op("doc_testing::double")
+        ... def double(x: np.ndarray) -> np.ndarray:
+        ...     '''Twice x.'''
+        >>> @gj.impl("doc_testing::double", device_types="cpu")
+        ... def double_cpu(x):
+        ...     return 2 * x
+        >>> check_op("doc_testing::double", (np.ones(3),))
+        ('operands', 'refusal', 'batching')
+        >>> gj.control.remove_custom_op("doc_testing::double")
+    """
+    op = find(op) if isinstance(op, str) else op
+    done = ["operands"]
+    results = _check_operands(op, args)
+    if _check_devices(op, args, results):
+        done.append("devices")
+    if op.has("abstract"):
+        _check_abstract(op, args, results)
+        done.append("abstract")
+    if op.has("backward") or op.has("jvp"):
+        check_derivatives(op, args, order=order, batching=False, allowed=allowed, seed=seed)
+        done.append("derivatives")
+    elif _check_refusal(op, args):
+        done.append("refusal")
+    with warnings.catch_warnings():
+        if not op.has("vmap"):  # lane by lane is what it asked for
+            warnings.simplefilter("ignore", RuntimeWarning)
+        check_batching(op, args, seed=seed)
+    return (*done, "batching")
+
+
+def _arrays(args: tuple) -> list:
+    return [x for a in args for x in (a if isinstance(a, (list, tuple)) else [a]) if shape_of(x) is not None]
+
+
+def _check_operands(op: Any, args: tuple) -> tuple:
+    """The results; operands are as before, and a second call gives the same."""
+    before = [copy_of(x) for x in _arrays(args)]
+    results: tuple = op.evaluate(*args)
+    for number, (x, old) in enumerate(zip(_arrays(args), before, strict=True)):
+        if not np.array_equal(on_host(x), on_host(old), equal_nan=True):
+            raise AssertionError(f"check_op: the implementation of {op.qualname} wrote into its array operand {number}")
+    return results
+
+
+def _check_devices(op: Any, args: tuple, results: tuple) -> bool:
+    """The implementations for NumPy's and CuPy's arrays agree; False where there are not both."""
+    if not (op.has("cpu") and op.has("cuda")):
+        return False
+    there = arrays.chosen("auto")
+    if there.device is None or any(not isinstance(x, np.ndarray) for x in _arrays(args)):
+        return False
+
+    def moved(a: Any) -> Any:
+        if isinstance(a, (list, tuple)):
+            return type(a)(map(moved, a))
+        return there.there(a) if isinstance(a, np.ndarray) else a
+
+    found = [on_host(y) for y in op.evaluate(*map(moved, args))]
+    expected = [on_host(y) for y in results]
+    allowed = tolerance(expected).same * 10  # two libraries, which add in different orders
+    floors = [allowed * largest(expected) * 1e-2] * len(expected)
+    names = [f"output {k}" for k in range(len(expected))]
+    compare(f"check_op: {op.qualname} on cuda against cpu", names, found, expected, allowed, floors, factor)
+    return True
+
+
+def _check_abstract(op: Any, args: tuple, results: tuple) -> None:
+    """impl_abstract tells the shapes and dtypes of the results."""
+    for k, (aval, y) in enumerate(zip(op.abstract(*args), results, strict=True)):
+        real = (tuple(shape_of(y)), str(dtype_of(y)))
+        told = (tuple(aval.shape), str(aval.dtype))
+        if real != told:
+            raise AssertionError(
+                f"check_op: impl_abstract of {op.qualname} foretells shape {told[0]} and dtype {told[1]} for output "
+                f"{k}, but the implementation returned shape {real[0]} and dtype {real[1]}"
+            )
+
+
+def _check_refusal(op: Any, args: tuple) -> bool:
+    """Without a rule a derivative is refused; False where no operand carries one."""
+    moving = [i for i, x in enumerate(args) if shape_of(x) is not None and on_host(x).dtype.kind in "fc"]
+    if not moving:
+        return False
+    whole = list(args)
+
+    def alone(*xs: Any) -> Any:
+        for i, x in zip(moving, xs, strict=True):
+            whole[i] = x
+        return op(*whole)
+
+    try:
+        vjp(alone, *[args[i] for i in moving])
+    except MissingRuleError:
+        return True
+    raise AssertionError(f"check_op: {op.qualname} has no derivative rule, but vjp did not refuse it")
