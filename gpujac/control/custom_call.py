@@ -82,8 +82,10 @@ class RuleMap(HeldMap):
 
     def __init__(self, call: CustomCall, primals: tuple, ys: tuple, residuals: Any, present: tuple) -> None:
         self.name = call.name
-        self.src = _avals(primals)
-        self.dst = _avals(ys)
+        self.src = src = _avals(primals)
+        y = ys[0]
+        same = len(ys) == 1 and len(src) == 1 and y.dtype is src[0].dtype and y.shape == src[0].shape
+        self.dst = src if same else _avals(ys)
         self.call = call
         self.primals = primals if call.pushes else ()
         self.residuals = residuals
@@ -161,7 +163,7 @@ def _guarded(x: Any) -> Any:
 
 def is_foreign(xs: Sequence[Any]) -> bool:
     """Whether there are arrays of a library whose operators may refuse a traced array beside them."""
-    return any([x.__class__ is not ndarray and _is_foreign(payload(x)) for x in xs])
+    return bool([x for x in xs if x.__class__ is not ndarray and _is_foreign(payload(x))])
 
 
 def _is_foreign(x: Any) -> bool:

@@ -51,16 +51,17 @@ class TreeCall(CustomCall):
     nondiff_argnums names, by position. `out` is the structure of the result, known after a call.
     """
 
+    out: trees.Spec = trees.LEAF
+    foreign = False  # arrays of a library whose operators refuse traced ones beside them
+
     def __init__(self, rules: Rules, layout: Layout | None, static: dict[int, Any]) -> None:
-        super().__init__(rules.name)
+        self.name = rules.name  # type: ignore[misc]  # an instance attribute here
         self.rules = rules
         self.layout = layout
         self.static = static
-        self.out: trees.Spec = trees.LEAF
         self.pushes = rules.jvp is not None
         self.reverse = rules.bwd is not None
         self.body = rules.vmap is None
-        self.foreign = False  # arrays of a library whose operators refuse traced ones beside them
 
     # ---------------------------------------------------------------- the arguments
 
@@ -116,8 +117,8 @@ class TreeCall(CustomCall):
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
         if self.rules.fwd is None:
             raise self.lacks("reverse")
-        self.foreign = is_foreign(xs)
-        if self.foreign:
+        if is_foreign(xs):
+            self.foreign = True
             xs = beside(xs, xs)
         result = self.rules.fwd(*self.whole(xs))
         if not isinstance(result, tuple) or len(result) != 2:
@@ -128,7 +129,7 @@ class TreeCall(CustomCall):
                  present: Sequence[int]) -> list:  # fmt: skip
         rules = self.rules
         assert rules.bwd is not None
-        given = cts if rules.none_cotangents else filled(cts, dst)
+        given = cts if rules.none_cotangents or len(cts) == 1 else filled(cts, dst)
         if self.foreign:
             leaves, spec = trees.flatten(residuals)
             residuals = trees.unflatten(spec, beside(leaves, (*leaves, *cts)))
@@ -144,6 +145,8 @@ class TreeCall(CustomCall):
         flat = found if self.layout is None else self.layout.matched(
             found, lambda i: f"{self.name}: cotangent {i} of bwd", "that part of the argument is no array"
         )  # fmt: skip
+        if len(src) == 1 and (flat[0] is None or fits(flat[0], src[0])):
+            return [flat[0]]
         like = next(t for t in cts if t is not None)
         return [
             t if t is None or fits(t, a) else self._cotangent(p, t, src, like)

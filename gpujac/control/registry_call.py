@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from numpy import ndarray
+
 from gpujac import trees
 from gpujac.control.custom_call import BatchInfo, CustomCall, filled, fits, fitted, zeros
 from gpujac.control.custom_trees import batched_axes
@@ -62,18 +64,18 @@ class Context:
             such for a list of arrays); what is not used may be None.
     """
 
-    __slots__ = ("name", "_call", "_present", "_count")
+    __slots__ = ("name", "present", "_call", "_count")
 
     def __init__(self, call: "OpCall", present: Sequence[int], count: int) -> None:
         self.name = call.name
         self._call = call
-        self._present = present
+        self.present = present
         self._count = count
 
     @property
     def needs_input_grad(self) -> dict[str, Any]:
         """What of the gradients is used."""
-        return self._call.by_name([p in self._present for p in range(self._count)])
+        return self._call.by_name([p in self.present for p in range(self._count)])
 
 
 class OpCall(CustomCall):
@@ -89,6 +91,8 @@ class OpCall(CustomCall):
         """Look again which rules there are. Half of a backward rule counts: it is an error when it is used."""
         parts = self.op.parts
         self.reverse = "backward" in parts or "save_for_backward" in parts
+        self.paired = "backward" in parts and "save_for_backward" in parts
+        self.context: Context | None = None  # of the latest backward
         self.pushes = "jvp" in parts
         self.composite = not self.reverse and not self.pushes  # derivatives are left to its decomposition
 
@@ -128,15 +132,19 @@ class OpCall(CustomCall):
     # ---------------------------------------------------------------- derivatives
 
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
-        parts = self.op.parts
-        if "backward" not in parts or "save_for_backward" not in parts:
+        if not self.paired:
             raise self.lacks("reverse")
-        ys = self(*xs)
+        for x in xs:
+            if x.__class__ is not ndarray:
+                ys = self(*xs)
+                break
+        else:
+            ys = self.op.computed(self.arrangement, xs)
         return ys, self.saved(xs, ys)
 
     def saved(self, xs: Sequence[Any], ys: tuple) -> Any:
         """What the backward rule keeps of a call."""
-        inputs = self.op.schema.inputs(*xs) if self.op.bare else self.inputs(xs)
+        inputs = self.op.schema.inputs._make(xs) if self.op.bare else self.inputs(xs)
         return self.op.parts["save_for_backward"].function(inputs, ys[0] if len(ys) == 1 else ys)
 
     def backward(self, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
@@ -147,9 +155,16 @@ class OpCall(CustomCall):
             if like is None:
                 return [None] * len(src)
         part = self.op.parts["backward"]
-        result = part.function(Context(self, present, len(src)), residuals, *cts)
+        context = self.context
+        if context is None or context.present is not present:
+            context = self.context = Context(self, present, len(src))
+        result = part.function(context, residuals, *cts)
         names = self.op.names
         if self.op.bare and result.__class__ is dict and len(result) == len(names):
+            if len(names) == 1 and names[0] in result:
+                t = result[names[0]]
+                if t is None or fits(t, src[0]):
+                    return [t]
             found = [result.get(name, _ABSENT) for name in names]
             for t, a in zip(found, src, strict=True):
                 if t is not None and (t is _ABSENT or not fits(t, a)):

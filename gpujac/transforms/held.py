@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from numpy import ndarray
+
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import Aval, Shape, shape_of
@@ -64,6 +66,8 @@ def apply_held(map: HeldMap, ts: list) -> list:
 
 def pull_held(map: HeldMap, cts: list) -> list:
     """The transpose of a held map; as `apply_held`."""
+    if len(cts) == 1 and cts[0].__class__ is ndarray and cts[0].ndim == len(map.dst[0].shape):
+        return map.backward(cts)
     for ct, a in zip(cts, map.dst, strict=True):
         if ct.__class__ not in HOST_TYPES or len(shape_of(ct)) != len(a.shape):
             return apply_held(map.transposed, cts)

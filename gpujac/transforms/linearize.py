@@ -11,7 +11,7 @@ from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
 from gpujac.ops.elementwise import multiply
-from gpujac.program.ir import Apply, Gather, Input, Partial, Scale, held_entries, held_results
+from gpujac.program.ir import Apply, Gather, Held, Input, Partial, Scale, held_entries, held_results
 from gpujac.transforms.printing import describe
 from gpujac.transforms.record import RecordTrace, RuleTrace
 from gpujac.transforms.tangent import TangentTrace
@@ -112,6 +112,10 @@ class LinearizeTrace(TangentTrace):
             ys, held = op.linearize(primals, present)
             first = len(self.entries)
             reads = ts if len(present) == len(ts) else tuple([ts[p] for p in present])
+            if len(ys) == 1:  # the usual case, without a look at sizes
+                (a,) = held.dst
+                self.entries.append(Held(held, reads, a.shape, a.dtype))
+                return ys, (first,)
             self.entries += held_entries(first, held, reads)
             return ys, held_results(first, len(ys))
         record = RuleTrace(op.name, self.entries)

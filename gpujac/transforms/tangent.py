@@ -193,8 +193,12 @@ class TangentTrace(Trace):
         return TracedArray(self, y, t, shape_of(y), dtype_of(y))
 
     def call(self, op: Any, operands: tuple) -> tuple:
-        values, ts = self.split(operands)
-        if all([t is None for t in ts]):
+        if len(operands) == 1 and self.alive:  # it is ours, or another trace would have been asked
+            (x,) = operands
+            values, ts = (x.value,), (x.aux,)
+        else:
+            values, ts = self.split(operands)
+        if not [t for t in ts if t is not None]:
             return tuple([self.boxed(y) for y in op(*values)])
         if op.composite:
             found = op.decomposed(operands)
@@ -205,6 +209,8 @@ class TangentTrace(Trace):
             ys, dys = self.called(op, values, ts)
         finally:
             wake()
+        if len(ys) == 1:
+            return (self._called_result(op, ys[0], dys[0]),)
         return tuple([self._called_result(op, y, t) for y, t in zip(ys, dys, strict=True)])
 
     def _called_result(self, op: Any, y: Any, t: Any) -> Any:
