@@ -83,8 +83,8 @@ class RuleMap(HeldMap):
     def __init__(self, call: CustomCall, primals: tuple, ys: tuple, residuals: Any, present: tuple) -> None:
         self.name = call.name
         self.src = src = _avals(primals)
-        y = ys[0]
-        same = len(ys) == 1 and len(src) == 1 and y.dtype is src[0].dtype and y.shape == src[0].shape
+        (y,) = ys if len(ys) == 1 else (None,)
+        same = y.__class__ is ndarray and len(src) == 1 and y.dtype is src[0].dtype and y.shape == src[0].shape
         self.dst = src if same else _avals(ys)
         self.call = call
         self.primals = primals if call.pushes else ()

@@ -112,6 +112,8 @@ class LinearizeTrace(TangentTrace):
             ys, held = op.linearize(primals, present)
             first = len(self.entries)
             reads = ts if len(present) == len(ts) else tuple([ts[p] for p in present])
+            if not ys:  # nothing that a derivative could flow through
+                return (), ()
             if len(ys) == 1:  # the usual case, without a look at sizes
                 (a,) = held.dst
                 self.entries.append(Held(held, reads, a.shape, a.dtype))

@@ -832,3 +832,15 @@ def test_hp3_any_axes_shapes_and_dtypes_agree_with_a_loop_over_lanes(data: Any) 
 
 def any_mapped(dims: list) -> bool:
     return any(d is not None for d in dims)
+
+
+def test_a_function_without_results_has_no_derivative_to_follow():
+    f = gj.custom_vjp(lambda x: {})
+    f.defvjp(lambda x: ({}, x), lambda kept, ct: (None,))
+
+    def total(x):
+        assert f(x) == {}
+        return x.sum()
+
+    np.testing.assert_array_equal(gj.grad(total)(np.ones(3)), np.ones(3))
+    np.testing.assert_array_equal(gj.jacfwd(total)(np.ones(3)), np.ones(3))
