@@ -10,7 +10,7 @@ from gpujac.array import common as c
 from gpujac.array import fill, indexing, lookup, order, reduce, series, shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import concrete
+from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.contract import contract
@@ -105,30 +105,32 @@ def nancumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> 
 
 def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
                 method: str = "linear", keepdims: Any = False, **others: Any) -> Any:  # fmt: skip
-    """Quantiles of the entries that are numbers; NaN where there are none."""
+    """Quantiles of the entries that are numbers; NaN where there are none. Differentiable in `a` and `q`."""
     c.refuse("nanquantile", out=out, **others)
     if method != "linear":
         raise DispatchError(f"nanquantile: method={method!r} is not supported on traced arrays; use 'linear'")
     a = c.floating(c.lift(a, q))
-    q = np.asarray(c.on_host(concrete(q)), np.float64)
-    if q.ndim > 1:
-        raise ShapeError(f"nanquantile: q of shape {q.shape}; give a number or a vector")
-    if not np.all((q >= 0) & (q <= 1)):
+    values = np.asarray(c.on_host(payload(q)), np.float64)
+    wanted = tuple(shape_of(q)) if isinstance(q, Tracer) else values.shape
+    if len(wanted) > 1:
+        raise ShapeError(f"nanquantile: q of shape {wanted}; give a number or a vector")
+    if not np.all((values >= 0) & (values <= 1)):
         raise ArgumentError("nanquantile: q must be from 0 to 1 (nanpercentile: from 0 to 100)")
     rank = len(a.shape)
     axes = c.axes_of(axis, rank, "nanquantile")
     kept = [i for i in range(-rank, 0) if i not in axes]
     lines = shape.reshape(shape.transpose(a, (*kept, *axes)), (*(a.shape[i] for i in kept), -1))
-    y = _along_lines(order.sort(lines), reduce.sum(_numbers(lines, True), -1, keepdims=True), q.ravel())
-    y = shape.reshape(shape.moveaxis(y, -1, 0), (*q.shape, *(a.shape[i] for i in kept)))
+    y = _along_lines(order.sort(lines), reduce.sum(_numbers(lines, True), -1, keepdims=True),
+                     shape.reshape(q, (-1,)) if isinstance(q, Tracer) else c.placed(values.ravel(), lines))
+    y = shape.reshape(shape.moveaxis(y, -1, 0), (*wanted, *(a.shape[i] for i in kept)))
     if keepdims and keepdims is not c.NO_VALUE:
-        y = shape.reshape(y, (*q.shape, *(1 if i - rank in axes else n for i, n in enumerate(a.shape))))
+        y = shape.reshape(y, (*wanted, *(1 if i - rank in axes else n for i, n in enumerate(a.shape))))
     return y
 
 
-def _along_lines(lines: Any, counts: Any, q: np.ndarray) -> Any:
+def _along_lines(lines: Any, counts: Any, q: Any) -> Any:
     """Quantiles of sorted lines of which the first `counts` entries are numbers."""
-    at = c.astype(counts, np.float64) * c.placed(q, lines) - c.placed(q, lines)  # (count - 1) q
+    at = c.astype(counts, np.float64) * q - q  # (count - 1) q
     low = ew.floor(ew.maximum(at, 0.0))
     last = ew.maximum(counts - 1, 0)
     first = c.astype(low, np.int64)
@@ -141,7 +143,8 @@ def _along_lines(lines: Any, counts: Any, q: np.ndarray) -> Any:
 def nanpercentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
                   method: str = "linear", keepdims: Any = False, **others: Any) -> Any:  # fmt: skip
     """Percentiles of the entries that are numbers."""
-    return nanquantile(a, np.asarray(c.on_host(concrete(q))) / 100.0, axis, out, overwrite_input, method, keepdims,
+    share: Any = q if isinstance(q, Tracer) else np.asarray(c.on_host(q))
+    return nanquantile(a, share / 100.0, axis, out, overwrite_input, method, keepdims,
                        **others)  # fmt: skip
 
 

@@ -166,3 +166,15 @@ def test_cupys_transforms_are_reached_by_name():
     y, pullback = gj.vjp(lambda x: device.XP.fft.irfft(device.XP.fft.rfft(x) * 2.0, 3), x)
     np.testing.assert_allclose(device.host(y), 2 * X)
     np.testing.assert_allclose(device.host(pullback(y)[0]), 4 * X)
+
+
+@pytest.mark.parametrize("q", [0.3, np.array([0.2, 0.7])])
+def test_quantiles_of_numbers_have_a_derivative_by_q(q):
+    a = np.array([[1.0, np.nan, 3.0, 7.0], [2.0, 5.0, np.nan, 9.0]])
+    f = lambda q: np.nanquantile(a, q, axis=1)
+    step = 1e-6
+    slopes = (f(q + step) - f(q - step)) / (2 * step)  # entry i of q moves row i of the result alone
+    found = gj.jacfwd(f)(q)
+    np.testing.assert_allclose(np.einsum("iji->ij", found) if np.ndim(q) else found, slopes, rtol=1e-6)
+    by_percent = gj.jacrev(lambda p: np.nanpercentile(a, p, axis=1))(100.0 * q)
+    np.testing.assert_allclose(by_percent, found / 100.0, rtol=1e-12)
