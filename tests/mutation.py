@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpujac.core.op import POINTWISE, STRUCTURAL, Joint, Linear, Mask, Op
+from gpujac.core.op import POINTWISE, STRUCTURAL, General, Joint, Linear, Mask, Op
 from gpujac.ops import (
     agree,
     batching,
@@ -91,7 +91,7 @@ EQUIVALENT = {
     "_not_zero: 1.0  ->  2.0  in  where(equal(x, 0), 1.0, x)": _MASKED,
     "spread_steps: 1  ->  2  in  (1,)": "axes that are padded are new ones whatever their length",
     "Norm.jvp: real(x.dtype, result.dtype)  ->  real(result.dtype, x.dtype)": _RECAST,
-    "ComplexAbs.jvp: real(z.dtype, result.dtype)  ->  real(result.dtype, z.dtype)": _RECAST,
+    "ComplexAbs.jvp: real(dtype_of(z), dtype_of(result))  ->  real(dtype_of(result), dtype_of(z))": _RECAST,
     "Inv.jvp: contract('ij', 'jk', 'ik')  ->  contract('jk', 'ij', 'ik')": "a palindrome: r t r",
     "Slogdet.jvp: 2  ->  3  in  (2,)": "the shape of a constant that is sliced is asked by its transpose only",
     "_ratio: 1.0  ->  2.0  in  where(equal(x, 0), 1.0, y)": _MASKED,
@@ -222,7 +222,8 @@ def class_mutants(cls: type) -> Iterator[Mutant]:
 
 def general_mutants(cls: Any, watched: tuple) -> Iterator[Mutant]:
     """jvp, transpose and batch of a general op bent."""
-    bends = cls.nonlinear and not cls.flat and "jvp" not in cls.refuses
+    own = cls.jvp is not General.jvp  # without a rule of its own an op is decomposed
+    bends = cls.nonlinear and own and not cls.flat and "jvp" not in cls.refuses
     rules = [r for r, has in (("jvp", bends), ("transpose", cls.linear_in)) if has]
     for name in rules:
         original = getattr(cls, name)
