@@ -1,6 +1,7 @@
 """Random generators of NumPy and CuPy inside vmap: their draws follow the mode `randomness`."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from gpujac.array import indexing
 from gpujac.array import shape as sh
 from gpujac.array.traced import TracedArray
 from gpujac.core.aval import shape_of
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -37,7 +38,7 @@ _PARAMETERS = {
 }  # fmt: skip
 _VECTORS = {"dirichlet": ("alpha",), "multinomial": ("n", "pvals"), "multivariate_normal": ("mean", "cov")}
 _DIMENSIONS = ("rand", "randn")  # RandomState's: the shape is the positional arguments
-_BEHIND_SIZE = {"integers": ("dtype", "endpoint"), "choice": ("replace", "p", "axis", "shuffle")}
+_BEHIND_SIZE = {"integers": ("dtype", "endpoint")}
 # The standard draw that a draw with parameters is made of: how, and from which parameters.
 _SHIFTED: dict[str, tuple[Callable, tuple]] = {
     "normal": (lambda z, loc, scale: loc + scale * z, (0.0, 1.0)),
@@ -133,13 +134,11 @@ def _called(generator: Any, name: str, args: tuple, kwargs: dict) -> Any:
     different = [t for t in traces if t.lanes.randomness == "different"]
     if name in ("permutation", "permuted"):
         return _permuted(generator, name, different, *args, **kwargs)
-    if name == "choice" and kwargs.get("replace", args[2] if len(args) > 2 else True) is False:
-        return _in_turn(generator, name, different, args, kwargs)
+    if name == "choice":
+        return _chosen(generator, different, *args, **kwargs)
     names = _VECTORS.get(name, _PARAMETERS.get(name))
     if name in _DIMENSIONS:
         return _drawn(generator, {"rand": "random_sample", "randn": "standard_normal"}[name], different, {}, args, {})
-    if name == "choice":
-        names = ("a",)
     if names is None:
         if name == "shuffle":
             raise MutationError("random.wrap: shuffle works in place, on what all lanes share; use permutation")
@@ -164,12 +163,13 @@ def _bound(name: str, names: tuple, args: tuple, kwargs: dict) -> tuple[dict, An
 def _drawn(generator: Any, name: str, different: list, values: dict, size: Any, options: dict) -> Any:
     """A draw of a distribution, one per lane of the traces in `different`."""
     traced = [n for n, v in values.items() if isinstance(v, Tracer)]
-    size = None if size is None else size if isinstance(size, tuple) else (size,)
+    size = _checked_size(name, size)
     if not traced and not (name in _SHIFTED and values and _in_a_loop()):
         if size is None and name in _PARAMETERS:
             size = np.broadcast_shapes(*(tuple(shape_of(c.lift(v))) for v in values.values()))
         return _shared(generator, name, different, values, size or (), options)
     _check_same(name, values, different)
+    _check_agreed(name, values, different)
     shift = _SHIFTED.get(name)
     if shift is not None:
         make, defaults = shift
@@ -185,15 +185,59 @@ def _in_a_loop() -> bool:
     return any(isinstance(t, LaneTrace) for t in open_vmaps())
 
 
+def _checked_size(name: str, size: Any) -> tuple | None:
+    if size is None:
+        return None
+    if not isinstance(size, (Tracer, int, tuple, list)) and shape_of(size):
+        size = c.on_host(size).tolist()
+    lengths = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    try:
+        return tuple([operator.index(n) for n in lengths])
+    except ConcretizationError:
+        raise
+    except TypeError:
+        raise ArgumentTypeError(
+            f"random.wrap: {name} with size={size!r}; use an int, a tuple of ints, or None"
+        ) from None
+
+
 def _check_same(name: str, values: dict, different: list) -> None:
     """Raise for parameters that differ between lanes which are to share one draw."""
     for trace in open_vmaps():
         for n, v in values.items():
             if trace not in different and _axis_in(v, trace) is not None:
-                raise ArgumentError(
-                    f"random.wrap: {name} in randomness='same' mode, but {n} differs between the lanes of vmap of "
-                    f"{trace.lanes.origin}; draw standard numbers and shift them, or use randomness='different'"
-                )
+                raise _differing(name, n, trace)
+
+
+def _check_agreed(name: str, values: dict, different: list) -> None:
+    """The same where lanes run one after the other, on plain values: by what the lane before asked for."""
+    traces = open_vmaps()
+    shared = [t for t in traces if isinstance(t, LaneTrace) and t not in different]
+    if not shared or all([t.lanes.passes == 1 for t in traces]):
+        return
+    tape: Tape = traces[0].lanes.tape
+    place = (tape.position, *[t.start for t in different])
+    found = {n: _mark(v) for n, v in values.items()}
+    known = tape.parameters.setdefault(place, found)
+    for n, mark in found.items():
+        if known.get(n, mark) != mark:
+            raise _differing(name, n, shared[-1])
+
+
+def _differing(name: str, parameter: str, trace: Any) -> ArgumentError:
+    return ArgumentError(
+        f"random.wrap: {name} in randomness='same' mode, but {parameter} differs between the lanes of vmap of "
+        f"{trace.lanes.origin}; draw standard numbers and shift them, or use randomness='different'"
+    )
+
+
+def _mark(x: Any) -> Any:
+    """What tells a parameter from others: the entries of an array, the text of anything else."""
+    inner = payload(x)
+    shape = getattr(inner, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return shape, c.on_host(inner).tobytes()
+    return repr(x if inner is None else inner)
 
 
 def _axis_in(x: Any, trace: Any) -> Any:
@@ -216,8 +260,8 @@ def _shared(generator: Any, name: str, different: list, values: dict, size: tupl
         return getattr(generator, name)(**values, **asked, **options)
 
     signature: tuple = (name, lead, tuple(size))
-    if values and _in_a_loop():
-        signature += tuple([(n, c.on_host(v).tobytes()) for n, v in values.items()])
+    if _in_a_loop():
+        signature += tuple([(n, _mark(c.lift(v))) for n, v in (*values.items(), *options.items())])
     return _placed(_taped(signature, draw), different)
 
 
@@ -225,6 +269,8 @@ def _taped(signature: tuple, draw: Callable) -> Any:
     """A draw, or where a later chunk asks, the one that the first chunk made at this place."""
     traces = open_vmaps()
     if all(t.lanes.passes == 1 for t in traces):
+        if traces:
+            traces[0].lanes.tape.untaped = True
         return draw()
     tape: Tape = traces[0].lanes.tape
     if tape.position == len(tape.draws):
@@ -266,13 +312,37 @@ def _in_turn(generator: Any, name: str, different: list, args: tuple, kwargs: di
             raise ArgumentError(f"random.wrap: {name} over no lanes; the shape of a draw is not known")
         return sh.reshape(sh.stack(rows), (*lead, *shape_of(rows[0])))
 
-    return _placed(_taped((name, lead, repr(args)), draw), different)
+    marks = repr([_mark(x) for x in (*args, *kwargs.values())])
+    return _placed(_taped((name, lead, marks), draw), different)
+
+
+def _chosen(generator: Any, different: list, a: Any, size: Any = None, replace: bool = True, p: Any = None,
+            axis: int = 0, **options: Any) -> Any:  # fmt: skip
+    """Entries of `a` along an axis, or numbers below it: a draw of positions, and the entries there."""
+    a, p = c.lift(a), c.lift(p)
+    several = bool(shape_of(a))
+    if isinstance(p, Tracer) or (isinstance(a, Tracer) and not several):
+        raise DispatchError(
+            f"random.wrap: choice with a traced {'p' if isinstance(p, Tracer) else 'number of entries'} has no "
+            "meaning here; pass a plain one, or draw with keys (gpujac.random.uniform and searchsorted)"
+        )
+    count = shape_of(a)[c.axis_of(axis, len(shape_of(a)), "choice")] if several else a
+    size = _checked_size("choice", size)
+    if p is not None:
+        options["p"] = p
+    if replace:
+        at = _shared(generator, "choice", different, {"a": count}, size or (), options)
+    else:
+        options.update(size=size, replace=False)
+        at = _in_turn(generator, "choice", different, (count,), options)
+    return indexing.take(a, at, axis) if several else at
 
 
 def _permuted(generator: Any, name: str, different: list, x: Any, axis: Any = 0, **options: Any) -> Any:
     """`x` in random order along an axis: a draw of positions, and the entries there."""
     if name == "permuted" and (axis is not None or options):
         raise DispatchError("random.wrap: permuted along an axis has no meaning inside vmap; use permutation")
+    x = c.lift(x)
     if not shape_of(x):
         return _in_turn(generator, "permutation", different, (x,), {})
     at = c.axis_of(axis, len(shape_of(x)), name)

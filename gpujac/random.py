@@ -20,9 +20,9 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import indexing, order
 from gpujac.array import shape as sh
-from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer
-from gpujac.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from gpujac.core.aval import dtype_of, kind, name_of, shape_of
+from gpujac.core.trace import Tracer, payload
+from gpujac.errors import ArgumentError, ArgumentTypeError, ConcretizationError, DTypeError, ShapeError
 from gpujac.generators import wrap
 from gpujac.ops import elementwise as ew
 from gpujac.ops.philox import FOLD, blocks
@@ -69,7 +69,7 @@ def key(seed: int, like: Any = None) -> Any:
     if not 0 <= number < 1 << 64:
         raise ArgumentError(f"random.key: seed={number} is out of range; use 0 to 2**64 - 1")
     made = np.array([number & 0xFFFFFFFF, number >> 32], np.uint32)
-    return made if like is None else c.placed(made, like)
+    return derived(made if like is None else c.placed(made, like), seed)
 
 
 def split(key: Any, num: int = 2) -> Any:
@@ -83,7 +83,8 @@ def split(key: Any, num: int = 2) -> Any:
         (num, 2) uint32: entry i is `fold_in(key, i)`.
 
     Raises:
-        ShapeError, DTypeError: no key. ArgumentError: a negative number.
+        ShapeError, DTypeError: no key. ArgumentError: a negative number. ArgumentTypeError: it is no
+            integer.
 
     Cost: one block of the generator per key.
 
@@ -93,11 +94,16 @@ def split(key: Any, num: int = 2) -> Any:
         True
     """
     check_key("split", key)
-    count = operator.index(num)
+    try:
+        count = operator.index(num)
+    except ConcretizationError:
+        raise
+    except TypeError:
+        raise ArgumentTypeError(f"random.split: num={num!r} is a {type(num).__name__}; use an int") from None
     if count < 0:
         raise ArgumentError(f"random.split: num={count} is negative")
     made = blocks(count, FOLD)(key)
-    return derived(key, sh.reshape(made, (count, 4))[:, :2] + 0)
+    return derived(sh.reshape(made, (count, 4))[:, :2] + 0, key)
 
 
 def fold_in(key: Any, data: Any) -> Any:
@@ -111,7 +117,7 @@ def fold_in(key: Any, data: Any) -> Any:
         (2,) uint32: `split(key, data + 1)[data]`.
 
     Raises:
-        ShapeError, DTypeError: no key, or `data` no whole number. ArgumentError: it is negative.
+        ShapeError, DTypeError: no key, or `data` no whole number. ArgumentError: it is out of range.
 
     Cost: one block of the generator.
 
@@ -127,7 +133,9 @@ def fold_in(key: Any, data: Any) -> Any:
         )
     if not isinstance(data, Tracer) and data < 0:
         raise ArgumentError(f"random.fold_in: data={data} is negative")
-    return derived(key, folded(key, data))
+    if isinstance(data, int) and data > MASK64:
+        raise ArgumentError(f"random.fold_in: data={data} is out of range; use 0 to 2**64 - 1")
+    return derived(folded(key, data), key, data)
 
 
 def bits(key: Any, shape: Any = (), dtype: Any = np.uint32) -> Any:
@@ -151,7 +159,7 @@ def bits(key: Any, shape: Any = (), dtype: Any = np.uint32) -> Any:
         >>> bits(key(1), (2,))
         array([3823634032, 3842641596], dtype=uint32)
     """
-    size, wanted = _shape(shape), np.dtype(dtype)
+    size, wanted = _shape(shape), _dtype("bits", dtype)
     if wanted.kind != "u":
         raise DTypeError(f"random.bits: dtype={wanted} is no unsigned integer; use uint8, uint16, uint32 or uint64")
     count = math.prod(size)
@@ -193,7 +201,7 @@ def uniform(key: Any, shape: Any = (), dtype: Any = np.float64, minval: Any = 0.
     if _is_number(minval, 0) and _is_number(maxval, 1):
         return u
     low, high = (_fitted("uniform", v, size, wanted) for v in (minval, maxval))
-    return low + (high - low) * u
+    return ew.add(low, ew.multiply(ew.subtract(high, low), u))
 
 
 def normal(key: Any, shape: Any = (), dtype: Any = np.float64, loc: Any = 0.0, scale: Any = 1.0) -> Any:
@@ -233,7 +241,8 @@ def normal(key: Any, shape: Any = (), dtype: Any = np.float64, loc: Any = 0.0, s
     z = _shaped(c.astype(z, wanted), size)
     if _is_number(loc, 0) and _is_number(scale, 1):
         return z
-    return _fitted("normal", loc, size, wanted) + _fitted("normal", scale, size, wanted) * z
+    mean, spread = (_fitted("normal", v, size, wanted) for v in (loc, scale))
+    return ew.add(mean, ew.multiply(spread, z))
 
 
 def randint(key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = np.int64) -> Any:
@@ -251,8 +260,8 @@ def randint(key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = np.int6
 
     Raises:
         ShapeError, DTypeError: no key, ends that do not broadcast or are no integers.
-        ArgumentError: nothing lies in between; the key is not mapped, and an enclosing vmap has
-            randomness="error".
+        ArgumentError: nothing lies in between, or what does not fit the dtype; the key is not
+            mapped, and an enclosing vmap has randomness="error".
 
     Cost: one block of the generator per two numbers.
 
@@ -260,18 +269,19 @@ def randint(key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = np.int6
         >>> randint(key(0), (6,), 1, 7)
         array([3, 5, 6, 5, 1, 1])
     """
-    size, wanted = _shape(shape), np.dtype(dtype)
+    size, wanted = _shape(shape), _dtype("randint", dtype)
     for end in (minval, maxval):
         if kind(dtype_of(end)) not in "iu" or wanted.kind not in "iu":
             raise DTypeError(f"random.randint: {dtype_of(end)} ends and dtype={wanted}: use integers")
     if not isinstance(minval, Tracer) and not isinstance(maxval, Tracer) and not _below(minval, maxval):
         raise ArgumentError(f"random.randint: no whole number is in [{minval}, {maxval})")
+    _check_range(minval, maxval, wanted)
     work = size or (1,)  # NumPy warns where its own scalars wrap around
     high, low = (sh.reshape(w, work) for w in pairs("randint", key, math.prod(size)))
     least, most = (_whole("randint", v, size) for v in (minval, maxval))
     plain = isinstance(most, int) and isinstance(least, int)
-    span = (most - least) & MASK64 if plain else wrapped(most) - wrapped(least)
-    found = c.astype(wrapped(least) + high_product(high, low, span), wanted)
+    span = (most - least) & MASK64 if plain else ew.subtract(wrapped(most), wrapped(least))
+    found = c.astype(ew.add(wrapped(least), high_product(high, low, span)), wanted)
     return found if size else found[0]
 
 
@@ -280,7 +290,7 @@ def permutation(key: Any, x: Any, axis: int = 0) -> Any:
 
     Args:
         key: (2,) uint32.
-        x: int n, for the numbers 0 to n - 1, or an array, traced or not.
+        x: int n, for the numbers 0 to n - 1, or an array or list, traced or not.
         axis: of an array.
 
     Returns:
@@ -296,6 +306,7 @@ def permutation(key: Any, x: Any, axis: int = 0) -> Any:
         >>> permutation(key(0), 5)
         array([4, 0, 3, 1, 2])
     """
+    x = c.lift(x, payload(key))
     if shape_of(x) == ():
         if isinstance(x, Tracer) or kind(dtype_of(x)) not in "iu" or x < 0:
             raise ArgumentError(f"random.permutation: x={x!r}; give an array, or the number of entries as an int")
@@ -341,8 +352,15 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return size
 
 
+def _dtype(what: str, dtype: Any) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"random.{what}: dtype={dtype!r} is no dtype of NumPy's") from None
+
+
 def _floating(what: str, dtype: Any) -> np.dtype:
-    wanted = np.dtype(dtype)
+    wanted = _dtype(what, dtype)
     if wanted.name not in ("float16", "float32", "float64"):
         raise DTypeError(f"random.{what}: dtype={wanted}; use float16, float32 or float64")
     return wanted
@@ -372,6 +390,22 @@ def _whole(what: str, x: Any, size: tuple) -> Any:
     """An end of randint: a Python int, or an array that fits the shape."""
     _check_broadcast(what, x, size)
     return int(x) if isinstance(x, (int, np.integer)) else x
+
+
+def _check_range(minval: Any, maxval: Any, wanted: np.dtype) -> None:
+    """Raise where a dtype does not hold all numbers in [minval, maxval), of every lane."""
+    if all([isinstance(v, Tracer) and name_of(dtype_of(v)) == wanted.name for v in (minval, maxval)]):
+        return  # they fit, and asking would wait for a device
+    ends = [payload(v) for v in (minval, maxval)]
+    if any([v is None for v in ends]):
+        return  # a linear function is being recorded: there are no values
+    least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
+    low, high = (v if isinstance(v, int) else c.on_host(v) for v in ends)
+    if not (np.all(low >= least) and np.all(high <= most + 1)):
+        raise ArgumentError(
+            f"random.randint: dtype={wanted} holds {least} to {most}, but the numbers asked for are in "
+            f"[{np.min(low)}, {np.max(high)}); use a wider dtype"
+        )
 
 
 def _below(x: Any, y: Any) -> bool:

@@ -186,8 +186,66 @@ def test_a_function_that_is_not_deterministic_is_told():
 
 
 def test_a_kink_is_told():
+    bent = lambda x: np.where(x > 1, 3 * x - 2, x)
     with pytest.raises(AssertionError, match="kink"):
-        check_derivatives(lambda x: np.abs(x - 1.0).sum() + x.sum(), (np.array([1.0 + 1e-5, 2.0]),))
+        check_derivatives(bent, (np.array([1.0, 2.0]),))
+    check_derivatives(bent, (np.array([1.0 + 1e-5, 2.0]),))  # smaller steps stay on one side
+
+
+def test_functions_that_vary_fast_at_their_point_pass():
+    check_derivatives(np.sin, (np.array([1e3, -1.3e3]),), order=2)
+    check_derivatives(lambda x: 1 / x, (np.array([1.0, 1e-5]),), order=2)
+    check_derivatives(lambda x: np.exp(x), (np.array([600.0, -1.0]),))
+
+
+@pytest.mark.parametrize("modes", [("fwd",), ("rev",)])
+def test_a_wrong_zero_of_a_leaf_with_little_effect_is_found(modes):
+    y = lambda a, b: a * 2 + 1e-12 * b
+    right = pulled(y, lambda xs, ct: (2 * ct, 1e-12 * ct))
+    check_derivatives(right, (X, X), modes=modes)
+    wrong = pulled(y, lambda xs, ct: (2 * ct, None))
+    with pytest.raises(AssertionError, match=r"args\[1\] alone"):
+        check_derivatives(wrong, (X, X), modes=modes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"allowed": -1.0}, {"allowed": float("nan")}, {"allowed": float("inf")}, {"allowed": True}, {"samples": 0},
+        {"samples": 1.5}, {"order": 2.5}, {"order": True}, {"modes": "fwd"}, {"modes": ()},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_with_which_nothing_could_fail_is_refused(options):
+    (name,) = options
+    with pytest.raises(gj.ArgumentError, match=f"check_derivatives: {name}="):
+        check_derivatives(ruled(CUBE, lambda x, t: 2 * x**2 * t), (X,), **options)
+
+
+@pytest.mark.parametrize("options", [{"size": 1}, {"size": 0}, {"size": 2.0}, {"allowed": -1.0}], ids=str)
+def test_a_batch_with_which_nothing_could_fail_is_refused(options):
+    (name,) = options
+    with pytest.raises(gj.ArgumentError, match=f"check_batching: {name}="):
+        check_batching(np.sin, (X,), **options)
+
+
+def test_operations_with_texts_numbers_and_absent_arrays_are_checked():
+    @gj.custom_op("checked::scaled")
+    def scaled(x: np.ndarray, mode: str, k: float, w: np.ndarray | None = None, n: int = 2) -> np.ndarray: ...
+
+    try:
+        gj.impl(scaled, device_types="cpu")(lambda x, mode, k, w, n: x * k * n if mode == "up" else -x)
+        assert check_op(scaled, (X, "up", 2.0, None)) == ("operands", "refusal", "batching")
+        gj.impl_jvp(scaled)(lambda inputs, output, tangents: tangents.x * inputs.k * inputs.n)
+        assert check_op(scaled, (X, "up", 2.0)) == ("operands", "derivatives", "batching")
+        with pytest.raises(AssertionError, match="is wrong"):
+            check_op(scaled, (X, "down", 2.0, None))
+    finally:
+        remove_custom_op("checked::scaled")
+    with pytest.raises(gj.RegistrationError, match="was removed"):
+        check_op(scaled, (X, "up", 2.0))
+    with pytest.raises(gj.RegistrationError, match="not by <ufunc 'sin'>"):
+        check_op(np.sin, (X,))
 
 
 def test_rounding_is_told():

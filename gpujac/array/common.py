@@ -59,6 +59,12 @@ def together(*xs: Any) -> tuple:
     return tuple([lift(x, like) for x in xs])
 
 
+def arrays(*xs: Any) -> tuple:
+    """Operands with lists and numbers among them as arrays of the library of the others."""
+    like = next((x for x in xs if x.__class__ not in _LISTS and type(payload(x)) not in HOST_TYPES), None)
+    return tuple([placed(np.asarray(x), like) if x.__class__ in SCALARS else lift(x, like) for x in xs])
+
+
 def placed(x: np.ndarray, like: Any) -> Any:
     """A NumPy array that came from a list or from shapes as one of the library of `like`."""
     target = payload(like)

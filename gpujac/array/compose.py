@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import fill, indexing, linalg, reduce, shape
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import dtype_of, shape_of
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.errors import ArgumentError, ShapeError
 from gpujac.ops import elementwise as ew
 
@@ -56,7 +57,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 
 # Reductions that leave out NaN.
 def _without_nan(x: Any, neutral: float) -> Any:
-    return ew.where(ew.isnan(x), neutral, x)
+    return ew.where(ew.isnan(x), neutral, x) if kind(x.dtype) in "fc" else x
 
 
 def nansum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
@@ -74,14 +75,24 @@ def nanmean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
     return reduce.mean(_without_nan(x, 0.0), axis, dtype, out, keepdims, where=keep)
 
 
-def nanmax(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """Largest entry that is a number."""
-    return reduce.max(_without_nan(x, -math.inf), axis, out, keepdims)
+def nanmax(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
+           where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Largest entry that is a number; NaN where none is."""
+    return _extreme_number(reduce.max, -math.inf, x, axis, out, keepdims, initial, where)
 
 
-def nanmin(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """Smallest entry that is a number."""
-    return reduce.min(_without_nan(x, math.inf), axis, out, keepdims)
+def nanmin(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = c.NO_VALUE,
+           where: Any = c.NO_VALUE) -> Any:  # fmt: skip
+    """Smallest entry that is a number; NaN where none is."""
+    return _extreme_number(reduce.min, math.inf, x, axis, out, keepdims, initial, where)
+
+
+def _extreme_number(f: Callable, neutral: float, x: Any, axis: Any, out: Any, keepdims: Any, initial: Any,
+                    where: Any) -> Any:  # fmt: skip
+    y = f(_without_nan(x, neutral), axis, out, keepdims, initial, where)
+    if initial is not c.NO_VALUE or kind(x.dtype) not in "fc":
+        return y
+    return ew.where(reduce.all(ew.isnan(x), axis, keepdims=keepdims), math.nan, y)
 
 
 def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array.indexing import setitem
 from gpujac.array.shape import atleast_1d, broadcast_to, expand_dims, moveaxis, reshape, squeeze
+from gpujac.array.views import check_alive
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, innermost, payload
@@ -63,6 +64,7 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None, order: str = "K", subo
 
 def copy(x: Any, order: str = "K", subok: bool = False) -> Any:
     """A new array with the same values; a write into it leaves `x` alone."""
+    check_alive(x)
     return x.detached()
 
 
@@ -72,6 +74,7 @@ def asarray(x: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, d
     made = isinstance(x, (list, tuple))
     x = c.lift(x)
     cast = x if dtype is None else c.astype(x, dtype)
+    check_alive(cast)
     return cast.detached() if copy and cast is x and not made else cast
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import create, order, reduce
+from gpujac.array import create, lookup, order, reduce
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.decompose import own
 from gpujac.ops import elementwise as ew
@@ -74,7 +74,7 @@ def quantile(op: Any, x: Any, q: Any) -> Any:
         if op.method == "midpoint":
             weight = ew.where(ew.greater(weight, 0), 0.5, weight)
         after = ix.take(n, 0)(ordered, ew.minimum(index + 1, n - 1))
-        y = ew.add(y, ew.multiply(ew.subtract(after, y), weight))
+        y = lookup.between(y, after, weight)
     missing = reduce.any(ew.isnan(x), -1)  # one NaN spoils the quantiles of its row
     missing = missing[(..., *(None,) * len(shape_of(q)))] if shape_of(q) and shape_of(missing) else missing
     return ew.where(missing, np.nan, y)

@@ -13,6 +13,7 @@ from gpujac.core.trace import Tracer, concrete, is_mapped
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import contract as ct
 from gpujac.ops import determinant as dt
+from gpujac.ops import elementwise as ew
 from gpujac.ops import factor as fa
 from gpujac.ops import linalg as la
 
@@ -148,7 +149,11 @@ def _eps(a: Any) -> float:
 
 
 def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple:
-    """Least squares by the pseudoinverse: solution, sums of squared residuals, rank, singular values."""
+    """Least squares by the pseudoinverse: solution, sums of squared residuals, rank, singular values.
+
+    Where `a` differs between the lanes of vmap, there is one rank per lane, and the residuals, which NumPy
+    leaves out for a smaller rank than `a` has columns, are NaN in such a lane.
+    """
     a, b = c.promoted(*(c.floating(v) for v in c.together(a, b)))
     if len(a.shape) != 2 or len(b.shape) not in (1, 2) or a.shape[0] != b.shape[0]:
         raise ShapeError(f"lstsq: shapes {tuple(a.shape)} and {tuple(b.shape)}; give a matrix and as many rows of b")
@@ -158,17 +163,19 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple:
     spec = ("ij", "j", "i") if len(b.shape) == 1 else ("ij", "jk", "ik")
     x = ct.contract(*spec)(fa.pinv(rcond)(a), b)
     rank = _rank(s, rcond)
-    if m <= n or rank < n:
-        return x, b[:0] if len(b.shape) == 1 else b[0, :0], rank, s
+    if m <= n or (isinstance(rank, int) and rank < n):
+        return x, b[:0] if len(b.shape) == 1 else sh.ravel(b[:0])[:0], rank, s
     gap = red.absolute(b - ct.contract(*spec)(a, x))
-    squares = red.sum(gap * gap, 0)
-    return x, sh.atleast_1d(squares), rank, s
+    squares = sh.atleast_1d(red.sum(gap * gap, 0))
+    return x, squares if isinstance(rank, int) else ew.where(ew.less(rank, n), math.nan, squares), rank, s
 
 
-def _rank(s: Any, rcond: float) -> int:
-    """The rank that the values of a decomposition say; full where they have one per lane."""
+def _rank(s: Any, rcond: float) -> Any:
+    """The rank that the values of a decomposition say: a number, or an array where lanes have their own."""
+    if 0 in s.shape:
+        return 0
     if is_mapped(s):
-        return int(s.shape[-1])
+        return red.count_nonzero(ew.greater(s, rcond * s[0]), 0)
     values = c.on_host(concrete(s))
     return int(np.sum(values > rcond * values.max(initial=0.0)))
 
@@ -179,8 +186,10 @@ def cond(x: Any, p: Any = None) -> Any:
         x = matrix(x, "cond")
         return spectral(x, p) * spectral(la.INV(x), p)
     s = fa.SVDVALS(matrix(x, "cond", square=False))
-    largest, smallest = s[..., 0], s[..., -1]
-    return smallest / largest if p == -2 else largest / smallest
+    above, below = (s[..., -1], s[..., 0]) if p == -2 else (s[..., 0], s[..., -1])
+    nothing = ew.logical_and(ew.equal(above, 0), ew.equal(below, 0))  # NumPy has infinity for 0 / 0
+    with np.errstate(divide="ignore"):  # of a singular matrix it is infinite
+        return ew.divide(ew.where(nothing, 1.0, above), below)
 
 
 def spectral(x: Any, ord: Any) -> Any:

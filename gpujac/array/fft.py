@@ -10,12 +10,11 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import fill, shape
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import dtype_of, kind
+from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import payload
-from gpujac.errors import ArgumentError, ShapeError
+from gpujac.errors import ArgumentError, DTypeError, ShapeError
 from gpujac.ops import fft as ff
-from gpujac.ops import structure as st
-from gpujac.ops.structure import CONJ
+from gpujac.ops.structure import CONJ, cast
 
 _PARTS = {"complex64": "float32", "complex128": "float64", "float32": "complex64", "float64": "complex128"}
 _NORMS = (None, "backward", "ortho", "forward")
@@ -29,10 +28,10 @@ def _other(x: Any) -> Any:
     return np.dtype(name) if target is None or isinstance(dtype, np.dtype) else getattr(backend_of(target).xp, name)
 
 
-def _real(x: Any) -> Any:
+def _real(x: Any, what: str) -> Any:
     x = c.floating(c.lift(x))
     if kind(x.dtype) == "c":
-        return st.real(x.dtype, _other(x))(x)
+        raise DTypeError(f"{what}: needs a real array, found {x.dtype}; use fft, or give the real part")
     return c.astype(x, np.float32) if str(x.dtype).endswith("float16") else x
 
 
@@ -40,8 +39,8 @@ def _complex(x: Any) -> Any:
     x = c.floating(c.lift(x))
     if kind(x.dtype) == "c":
         return x
-    x = _real(x)
-    return st.cast(x.dtype, _other(x))(x)
+    x = _real(x, "fft")
+    return cast(x.dtype, _other(x))(x)
 
 
 def _scaled(y: Any, count: int, norm: Any, inverse: bool) -> Any:
@@ -72,6 +71,8 @@ def _length(n: Any, x: Any, axis: int) -> int:
 def _axes(x: Any, s: Any, axes: Any, what: str) -> tuple[list[int], list[int]]:
     """The axes (from the end) in the order given, and the length along each."""
     rank = len(x.shape)
+    if s is not None and len(s) > rank:
+        raise ShapeError(f"{what}: s={tuple(s)} names more axes than shape {tuple(x.shape)} has")
     if axes is None:
         axes = range(rank) if s is None else range(rank - len(s), rank)
     at = [c.axis_of(a, rank, what) for a in axes]
@@ -98,13 +99,19 @@ def _many(x: Any, s: Any, axes: Any, norm: Any, inverse: bool, what: str) -> Any
 def fft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     """Fourier transform along an axis."""
     c.refuse("fft", out=out)
-    return _many(a, None if n is None else (n,), (axis,), norm, False, "fft")
+    return _along(a, n, axis, norm, False, "fft")
 
 
 def ifft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     """Inverse Fourier transform along an axis."""
     c.refuse("ifft", out=out)
-    return _many(a, None if n is None else (n,), (axis,), norm, True, "ifft")
+    return _along(a, n, axis, norm, True, "ifft")
+
+
+def _along(a: Any, n: Any, axis: int, norm: Any, inverse: bool, what: str) -> Any:
+    x = c.lift(a)
+    count = _length(n, x, c.axis_of(axis, len(shape_of(x)), what))
+    return _many(x, (count,), (axis,), norm, inverse, what)
 
 
 def fftn(a: Any, s: Any = None, axes: Any = None, norm: Any = None, out: Any = None) -> Any:
@@ -122,7 +129,7 @@ def ifftn(a: Any, s: Any = None, axes: Any = None, norm: Any = None, out: Any = 
 def rfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     """The first half of the spectrum of a real array."""
     c.refuse("rfft", out=out)
-    x = _real(a)
+    x = _real(a, "rfft")
     at = c.axis_of(axis, len(x.shape), "rfft")
     count = _length(n, x, at)
     x = _fitted(x, at, count)
@@ -149,7 +156,7 @@ def irfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = No
 def rfftn(a: Any, s: Any = None, axes: Any = None, norm: Any = None, out: Any = None) -> Any:
     """Transform of a real array: the last of the axes keeps half of its spectrum."""
     c.refuse("rfftn", out=out)
-    x = _real(a)
+    x = _real(a, "rfftn")
     at, sizes = _axes(x, s, axes, "rfftn")
     y = rfft(x, sizes[-1], at[-1], norm)
     return fftn(y, sizes[:-1], at[:-1], norm) if len(at) > 1 else y
@@ -195,7 +202,7 @@ def hfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = Non
 
 def ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     """The first half of the Hermitian signal with that real spectrum."""
-    return CONJ(rfft(a, n, axis, _swapped(norm), out))
+    return CONJ(rfft(_real(a, "ihfft"), n, axis, _swapped(norm), out))
 
 
 def _swapped(norm: Any) -> Any:

@@ -156,7 +156,7 @@ def meshgrid(*xi: Any, indexing: str = "xy", sparse: bool = False, copy: bool = 
     for i in range(rank):
         at = {0: 1, 1: 0}.get(i, i) if swap else i
         shapes.append(tuple(-1 if j == at else 1 for j in range(rank)))
-    parts = [reshape(c.lift(x), s) for x, s in zip(xi, shapes, strict=True)]
+    parts = [reshape(x, s) for x, s in zip(c.arrays(*xi), shapes, strict=True)]
     if copy:
         parts = [c.unshared(p) for p in parts]
     if sparse:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import shape as sh
-from gpujac.array.views import become, check_fits, check_storable, link, write_positions
+from gpujac.array.views import become, check_alive, check_fits, check_storable, link, write_positions
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.source import asked_at
@@ -90,6 +90,8 @@ def _fitted(value: Any, shape: tuple, target: tuple, x: Any) -> Any:
     if not isinstance(value, Tracer) and (type(value) in (int, float, complex, bool) or dtype_of(value) != x.dtype):
         like = value if payload(x) is None else payload(x)  # a linear function is recorded without values
         value = backend_of(like).asarray(value, x.dtype, like)
+    elif payload(x) is not None:
+        value = c.onto(value, payload(x))
     value = c.astype(value, x.dtype)
     while len(value.shape) > len(shape):
         value = sh.reshape(value, value.shape[1:])
@@ -224,9 +226,8 @@ def _plan(shape: tuple, signature: tuple) -> tuple[Any, Any]:
 
 def _selected(x: Any, op: Any, final: Any) -> Any:
     y = _alias(x) if op is None else op(x)
-    if final is None:
-        return y
-    return st.reshape(tuple(y.shape), final)(y)  # not sh.reshape: `x` is the view's parent, not `y`
+    # not sh.reshape: `x` is the view's parent, not `y`
+    return y if final is None else st.reshape(tuple(y.shape), final)(y)
 
 
 def _basic(x: Any, key: tuple) -> Any:
@@ -236,6 +237,7 @@ def _basic(x: Any, key: tuple) -> Any:
 
 def _alias(x: Any) -> Any:
     """A new traced array with the same payload: `x[...]` and `x[:]`."""
+    check_alive(x)
     return type(x)(x.owner, x.value, x.aux, x.shape, x.dtype) if isinstance(x, Tracer) else x
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import opt_einsum
 
 from gpujac.array import common as c
@@ -11,7 +10,7 @@ from gpujac.array import fill
 from gpujac.array import reduce as red
 from gpujac.array import shape as sh
 from gpujac.core.aval import shape_of
-from gpujac.errors import ShapeError
+from gpujac.errors import ArgumentError, ShapeError
 from gpujac.ops import contract as ct
 from gpujac.ops import elementwise as ew
 from gpujac.ops import linalg as la
@@ -104,13 +103,13 @@ def inner(x: Any, y: Any) -> Any:
 def outer(x: Any, y: Any, out: Any = None) -> Any:
     """Products of all pairs of entries."""
     c.refuse("outer", out=out)
-    x, y = c.promoted(*(sh.ravel(v) for v in c.together(x, y)))
+    x, y = c.promoted(*(sh.ravel(v) for v in c.arrays(x, y)))
     return ct.contract("i", "j", "ij")(x, y)
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     """Sum over pairs of axes."""
-    x, y = c.promoted(x, y)
+    x, y = c.promoted(*c.arrays(x, y))
     m, n = len(x.shape), len(y.shape)
     if isinstance(axes, int):
         first, second = tuple(range(m - axes, m)), tuple(range(axes))
@@ -228,10 +227,18 @@ def inv(a: Any) -> Any:
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     """Vector or matrix norm."""
-    if ord is None or (ord == "fro" and (axis is None or len(np.atleast_1d(axis)) == 2)):
-        return red.vector_norm(x, axis=axis, keepdims=keepdims)
+    if ord is None and axis is None:
+        return red.vector_norm(x, keepdims=keepdims)
     axes = c.axes_of(axis, len(x.shape), "norm")
+    if len(axes) not in (1, 2):
+        raise ShapeError(
+            f"norm: {len(axes)} axes of shape {tuple(x.shape)}; name one axis for vectors or two for matrices"
+        )
+    if ord is None or (ord == "fro" and len(axes) == 2):
+        return red.vector_norm(x, axis=axes, keepdims=keepdims)
     if len(axes) == 1:
+        if isinstance(ord, str):
+            raise ArgumentError(f"norm: ord={ord!r} is no norm of a vector; use a number, inf or None")
         return red.vector_norm(x, axis=axes[0], keepdims=keepdims, ord=ord)
     order = axis if isinstance(axis, tuple) else axes
     x = c.floating(x)

@@ -9,7 +9,7 @@ from gpujac.array import common as c
 from gpujac.array import shape
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import payload
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import composite
 from gpujac.ops import elementwise as ew
@@ -45,7 +45,9 @@ def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
     a, v = c.strong(c.together(a, v))
     if len(shape_of(a)) != 1:
         raise ShapeError(f"searchsorted: needs a sorted vector, found shape {shape_of(a)}")
-    return composite.search_sorted(side)(a if sorter is None else a[sorter], v)
+    if sorter is not None and shape_of(c.lift(sorter)) != shape_of(a):
+        raise ShapeError(f"searchsorted: sorter of shape {shape_of(c.lift(sorter))} for {shape_of(a)[0]} entries")
+    return composite.search_sorted(side)(a if sorter is None else a[c.lift(sorter)], v)
 
 
 def quantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
@@ -54,7 +56,9 @@ def quantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
     c.refuse("quantile", out=out, **others)
     if method not in _METHODS:
         raise DispatchError(f"quantile: method={method!r} is not supported on traced arrays; use one of {_METHODS}")
-    a, q = c.promoted(*c.strong((c.floating(c.lift(a, q)), _in_range(c.lift(q, a)))))
+    a, q = c.strong((c.floating(c.lift(a, q)), in_range(c.lift(q, a), "")))
+    own = dtype_of(a)
+    a, q = c.promoted(a, q)
     rank, wide = len(shape_of(a)), tuple(shape_of(a))
     axes = c.axes_of(axis, rank, "quantile")
     kept = [i for i in range(-rank, 0) if i not in axes]
@@ -63,6 +67,7 @@ def quantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
         raise ShapeError(f"quantile: shape {wide} has no entries along axis {axis}")
     flat = shape.reshape(shape.transpose(a, (*kept, *axes)), (*(wide[i] for i in kept), count))
     y = composite.quantile(method)(flat, q)
+    y = c.astype(y, own) if method in ("lower", "higher", "nearest") else y  # an entry, not a mixture
     k = len(shape_of(q))
     y = shape.moveaxis(y, tuple(range(-k, 0)), tuple(range(k))) if k else y
     if not keepdims:
@@ -77,8 +82,26 @@ def percentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_inpu
     return quantile(a, c.lift(q, a) / 100.0, axis, out, overwrite_input, method, keepdims, **others)
 
 
-def _in_range(q: Any) -> Any:
-    outside = False if isinstance(q, Tracer) else (q < 0) | (q > 1)
-    if outside if isinstance(outside, bool) else bool(backend_of(outside).xp.any(outside)):
-        raise ArgumentError("quantile: q must be from 0 to 1 (percentile: from 0 to 100)")
+def in_range(q: Any, prefix: str) -> Any:
+    """`q`, refused where one of its values, in any lane of a vmap, is no share."""
+    values = payload(q)
+    if values is None:  # recorded without values
+        return q
+    inside = (values >= 0) & (values <= 1)
+    if not (inside if isinstance(inside, bool) else bool(backend_of(inside).xp.all(inside))):
+        raise ArgumentError(f"{prefix}quantile: q must be from 0 to 1 ({prefix}percentile: from 0 to 100)")
     return q
+
+
+def between(below: Any, above: Any, share: Any) -> Any:
+    """`below` + `share` of the way to `above`; an infinite neighbour of no weight does not matter.
+
+    Functions, not operators: an array of array-api-strict refuses a traced one on its right.
+    """
+    level = ew.logical_or(ew.equal(share, 0), ew.equal(below, above))
+    endless = ew.isinf(below)
+    flat = ew.logical_and(level, ew.logical_or(endless, ew.isinf(above)))
+    gap = ew.subtract(ew.where(flat, 0, above), ew.where(flat, 0, below))
+    from_above = ew.logical_and(endless, ew.logical_not(level))
+    weight = ew.where(from_above, ew.subtract(share, 1), share)
+    return ew.add(ew.where(from_above, above, below), ew.multiply(gap, weight))

@@ -73,12 +73,13 @@ def median(x: Any, axis: Any = None, out: Any = None, overwrite_input: bool = Fa
     kept = [a for a in range(-rank, 0) if a not in axes]
     if not axes:
         return c.unshared(c.floating(x))
-    flat = shape.reshape(shape.transpose(c.floating(x), (*kept, *axes)), (*(x.shape[a] for a in kept), -1))
-    n = flat.shape[-1]
+    n = math.prod([x.shape[a] for a in axes])
+    flat = shape.reshape(shape.transpose(c.floating(x), (*kept, *axes)), (*(x.shape[a] for a in kept), n))
     if n == 0:
         raise ShapeError(f"median: shape {tuple(x.shape)} has no entries along axis {axis}")
-    middle = sort(flat)[..., (n - 1) // 2 : n // 2 + 1]
-    y = reduce.mean(middle, -1)
+    ordered = sort(flat)
+    last = ordered[..., n - 1]  # NaN, if there is one, which spoils the whole line
+    y = ew.where(ew.isnan(last), last, reduce.mean(ordered[..., (n - 1) // 2 : n // 2 + 1], -1))
     return shape.reshape(y, tuple(1 if i - rank in axes else m for i, m in enumerate(x.shape))) if keepdims else y
 
 

@@ -17,8 +17,8 @@ from gpujac.array import fill, order, reduce, shape
 from gpujac.array.views import viewing
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer
-from gpujac.errors import ArgumentError, ArgumentTypeError, ShapeError
+from gpujac.core.trace import Tracer, payload
+from gpujac.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import window as wd
@@ -84,13 +84,16 @@ def _pad_widths(pad_width: Any, rank: int) -> list[tuple[int, int]]:
         ) from None
 
 
-def _pairs(values: Any, rank: int, what: str) -> list[tuple]:
-    """(before, after) values for each axis; entries may be traced."""
+def _pairs(values: Any, x: Any, what: str) -> list[tuple]:
+    """(before, after) values for each axis of `x`; entries may be traced."""
+    rank, values = len(x.shape), _beside(values, x)
     if not isinstance(values, (Tracer, list, tuple)) and shape_of(values) == ():
+        _check_kind(values, x, what)
         return [(values, values)] * rank
     if not c.holds_tracer(values):
         values = np.asarray(values) if isinstance(values, (list, tuple)) else values
     table = c.lift(values)
+    _check_kind(table, x, what)
     if len(table.shape) > 2:
         raise ShapeError(f"pad: {what} of shape {tuple(table.shape)}; give a number, a pair, or a pair per axis")
     if isinstance(table, np.ndarray):
@@ -98,6 +101,19 @@ def _pairs(values: Any, rank: int, what: str) -> list[tuple]:
     else:
         table = shape.broadcast_to(table, (rank, 2))
     return [(table[i, 0], table[i, 1]) for i in range(rank)]
+
+
+def _check_kind(values: Any, x: Any, what: str) -> None:
+    if kind(dtype_of(values)) == "c" and kind(x.dtype) != "c":
+        raise DTypeError(f"pad: {what} are complex for an array of {x.dtype}; give their real part")
+
+
+def _beside(values: Any, x: Any) -> Any:
+    """Traced numbers in a nested list as arrays of the library of `x`, like those that they stand by."""
+    if isinstance(values, (list, tuple)):
+        return [_beside(v, x) for v in values]
+    target = payload(x)
+    return c.onto(values, target) if isinstance(values, Tracer) and target is not None else values
 
 
 def _check(x: Any, widths: list, mode: Any, options: dict) -> None:
@@ -123,7 +139,7 @@ def _check(x: Any, widths: list, mode: Any, options: dict) -> None:
 
 
 def _constant(x: Any, widths: list, mode: str, constant_values: Any = 0) -> Any:
-    return fill.bordered(x, widths, _pairs(constant_values, len(x.shape), "constant_values"))
+    return fill.bordered(x, widths, _pairs(constant_values, x, "constant_values"))
 
 
 def _empty(x: Any, widths: list, mode: str) -> Any:
@@ -173,7 +189,7 @@ def _odd(x: Any, axis: int, n: int, w: tuple, mode: str) -> Any:
 
 
 def _ramp(x: Any, widths: list, mode: str, end_values: Any = 0) -> Any:
-    for axis, (w, ends) in enumerate(zip(widths, _pairs(end_values, len(x.shape), "end_values"), strict=True)):
+    for axis, (w, ends) in enumerate(zip(widths, _pairs(end_values, x, "end_values"), strict=True)):
         sides: list = []
         for at, width, end in zip((0, x.shape[axis] - 1), w, ends, strict=True):
             steps = np.arange(width) / max(width, 1)

@@ -77,7 +77,7 @@ def _by_name(ufunc: Any, inputs: tuple, kwargs: dict) -> Any:
             f"{ufunc.__name__} has no derivative rule in gpujac; compute it from gpujac.value(x) if "
             "it needs no derivative, or write it with the functions of gpujac.numpy"
         )
-    return f(*inputs, **kwargs)
+    return with_options(f"scipy.special.{ufunc.__name__}", f, inputs, dict(kwargs))
 
 
 def _outer(ufunc: Any, x: Any, y: Any, **kwargs: Any) -> Any:

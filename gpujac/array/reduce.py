@@ -9,7 +9,7 @@ from gpujac.array import common as c
 from gpujac.array import fill
 from gpujac.array import shape as sh
 from gpujac.array.create import zeros_like
-from gpujac.array.views import link
+from gpujac.array.views import check_alive, link
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, payload
@@ -68,13 +68,10 @@ def _count(x: Any, axis: Any, what: str, where: Any = True, keepdims: Any = Fals
     """How many entries each result adds up."""
     if where is c.NO_VALUE or where is True or where is None:
         return math.prod([x.shape[a] for a in c.axes_of(axis, len(x.shape), what)])
-    flags = c.broadcast(ew.where(c.lift(where, x), _one(x), 0), tuple(x.shape))
-    return sum(flags, axis, keepdims=keepdims)
-
-
-def _one(x: Any) -> Any:
-    dtype = dtype_of(x)
-    return np.ones((), dtype)[()] if isinstance(dtype, np.dtype) else 1.0
+    (flags,) = c.strong((c.lift(where, x),))
+    flags = flags if kind(dtype_of(flags)) == "b" else ew.not_equal(flags, 0)
+    return sum(c.astype(c.broadcast(flags, tuple(x.shape)), _real(x) if kind(x.dtype) == "c" else x.dtype),
+               axis, keepdims=keepdims)  # fmt: skip
 
 
 def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0,
@@ -105,7 +102,8 @@ def _deviations(x: Any, axis: Any, dtype: Any, where: Any, center: Any, what: st
     x = c.floating(x) if dtype is None else c.astype(x, dtype)
     n = _count(x, axis, what, where, True)
     if center is c.NO_VALUE:
-        center = sum(x, axis, keepdims=True, where=where) / n
+        entries = n if isinstance(n, int) else ew.maximum(n, 1)  # where none is left, any center will do
+        center = sum(x, axis, keepdims=True, where=where) / entries
     return x - center, n
 
 
@@ -211,6 +209,8 @@ def logsumexp(x: Any, axis: Any = None, b: Any = None, keepdims: Any = False,
         raise DispatchError("logsumexp: b= and return_sign= are not supported on traced arrays")
     x = c.floating(x)
     axes = c.axes_of(axis, len(x.shape), "logsumexp")
+    if 0 in [x.shape[a] for a in axes]:
+        return sum(x, axis, keepdims=keepdims) - math.inf  # the logarithm of no sum
     return _keep(rd.reduction(rd.LogSumExp, tuple(x.shape), axes)(x), x, axes, keepdims)
 
 
@@ -354,11 +354,13 @@ def absolute(x: Any) -> Any:
 
 def conj(x: Any) -> Any:
     """Complex conjugate."""
+    check_alive(x)
     return st.CONJ(x) if kind(dtype_of(x)) == "c" else x
 
 
 def real(x: Any) -> Any:
     """Real part: a view of `x`, as in NumPy."""
+    check_alive(x)
     if kind(dtype_of(x)) != "c":
         return x
     y = _real_part(x, None)

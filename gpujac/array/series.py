@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpujac.array import common as c
 from gpujac.array import linalg, reduce, shape
 from gpujac.array.padding import pad, sliding_window_view
 from gpujac.backends.choose import backend_of
-from gpujac.core.aval import shape_of
+from gpujac.core.aval import kind, shape_of
 from gpujac.core.trace import concrete
 from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import indexing as ix
@@ -62,7 +64,9 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     xp = backend_of(labels).xp
     if weights is None:
         return xp.bincount(labels, minlength=minlength)
-    weights = c.floating(c.lift(weights))
+    weights = c.floating(c.lift(weights, labels))
+    if kind(weights.dtype) == "f" and isinstance(weights.dtype, np.dtype):
+        weights = c.astype(weights, np.float64)
     if shape_of(weights) != labels.shape or labels.ndim != 1:
         raise ShapeError(
             f"bincount: labels {labels.shape} and weights {shape_of(weights)} must be vectors of one length"

@@ -14,6 +14,12 @@ from gpujac.ops import special as sp
 NAMES = tuple(sorted(OF_SCIPY))  # those that are ops
 
 
+def zeta(x: Any, q: Any = None, out: Any = None) -> Any:
+    """Hurwitz's zeta function; with one argument Riemann's."""
+    c.refuse("zeta", out=out)
+    return sp.zeta(*c.together(x, 1.0 if q is None else q))
+
+
 def psi(x: Any) -> Any:
     """Derivative of the logarithm of the gamma function."""
     return sp.digamma(x)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array import fill, indexing, lookup, order, reduce, series, shape
-from gpujac.backends.choose import backend_of
+from gpujac.array import create, fill, indexing, lookup, order, reduce, series, shape
+from gpujac.backends.choose import backend_of, common_backend
 from gpujac.core.aval import dtype_of, kind, shape_of
-from gpujac.core.trace import Tracer, concrete, payload
-from gpujac.errors import ArgumentError, DispatchError, ShapeError
+from gpujac.core.source import asked_at
+from gpujac.core.trace import concrete, is_mapped, payload
+from gpujac.errors import ArgumentError, ConcretizationError, DispatchError, DTypeError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.contract import contract
 
@@ -20,14 +21,11 @@ from gpujac.ops.contract import contract
 def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: Any = None, fweights: Any = None,
         aweights: Any = None, *, dtype: Any = None) -> Any:  # fmt: skip
     """Covariance matrix of variables in rows (columns where not `rowvar`)."""
-    x = _variables(c.cast_if(c.floating(c.lift(m, y)), dtype), rowvar)
+    x = _variables(_wide(c.lift(m, y), dtype), rowvar)
     if y is not None:
-        x = shape.concatenate([x, _variables(c.floating(c.lift(y, m)), rowvar, short=True)], 0)
+        x = shape.concatenate([x, _variables(_wide(c.lift(y, m), dtype), rowvar, short=True)], 0)
     ddof = (0 if bias else 1) if ddof is None else operator.index(ddof)
-    weights = [c.lift(w, x) for w in (fweights, aweights) if w is not None]
-    weights = [c.astype(w, reduce.real(x).dtype) for w in weights]
-    if any([shape_of(w) != (x.shape[1],) for w in weights]):
-        raise ShapeError(f"cov: weights of shapes {[shape_of(w) for w in weights]} for {x.shape[1]} observations")
+    weights = [_weights(w, x, whole) for w, whole in ((fweights, True), (aweights, False)) if w is not None]
     if not weights:
         total, d = x.shape[1], x - reduce.mean(x, 1, keepdims=True)
         return shape.squeeze(_outer_product(d, d) / _left(total - ddof))
@@ -36,6 +34,30 @@ def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: An
     d = x - reduce.sum(x * w, 1, keepdims=True) / total
     free = total - ddof * (1.0 if aweights is None else reduce.sum(w * weights[-1]) / total) if ddof else total
     return shape.squeeze(_outer_product(d, d * w) / free)
+
+
+def _wide(x: Any, dtype: Any) -> Any:
+    """`x` in `dtype`; by default in at least double precision, as NumPy's covariances are."""
+    if dtype is not None:
+        return c.astype(x, dtype)
+    x = c.floating(x)
+    return c.astype(x, np.result_type(x.dtype, np.float64)) if isinstance(x.dtype, np.dtype) else x
+
+
+def _weights(w: Any, x: Any, whole: bool) -> Any:
+    """Weights of the columns of `x` in its real dtype; those that count observations are `whole` numbers."""
+    w = c.lift(w, x)
+    if shape_of(w) != (x.shape[1],):
+        raise ShapeError(f"cov: weights of shapes {[shape_of(w)]} for {x.shape[1]} observations")
+    values = payload(w)
+    if values is not None:
+        common_backend((values, payload(x)))
+        xp = backend_of(values).xp
+        if bool(xp.any(values < 0)):
+            raise ArgumentError(f"cov: {'fweights' if whole else 'aweights'} are negative somewhere; use 0 or more")
+        if whole and kind(dtype_of(values)) in "fc" and not bool(xp.all(values == xp.round(values))):
+            raise ArgumentError("cov: fweights count observations, so they are whole numbers; use aweights")
+    return c.astype(w, reduce.real(x).dtype)
 
 
 def _variables(x: Any, rowvar: bool, short: bool = False) -> Any:
@@ -71,36 +93,52 @@ def _numbers(x: Any, where: Any) -> Any:
     return keep if where is c.NO_VALUE or where is True else ew.logical_and(keep, c.lift(where, x))
 
 
+def _without(x: Any, neutral: float) -> Any:
+    """`x` with a number where it is NaN; integers have none."""
+    return ew.where(ew.isnan(x), neutral, x) if kind(x.dtype) in "fc" else x
+
+
+def _spread_of(f: Any, x: Any, axis: Any, dtype: Any, out: Any, ddof: Any, keepdims: Any, where: Any, mean: Any,
+               correction: Any) -> Any:  # fmt: skip
+    """The variance or deviation `f` of the numbers; NaN where too few of them are left."""
+    ddof = ddof if correction is c.NO_VALUE else correction
+    if kind(x.dtype) not in "fc":
+        return f(x, axis, dtype, out, ddof, keepdims, where=where, mean=mean)
+    keep = _numbers(x, where)
+    flags = c.astype(c.broadcast(keep, tuple(x.shape)), reduce.real(x).dtype)
+    count = reduce.sum(flags, axis, keepdims=keepdims)
+    few = ew.less_equal(count, ddof)
+    free = ew.where(few, count - 1, ddof)  # one degree of freedom where the result is replaced
+    y = f(ew.where(keep, x, 0.0), axis, dtype, out, free, keepdims, where=keep, mean=mean)
+    return ew.where(few, math.nan, y)
+
+
 def nanvar(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *,
            where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE, correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Variance of the entries that are numbers."""
-    keep = _numbers(x, where)
-    return reduce.var(ew.where(keep, x, 0.0), axis, dtype, out, ddof, keepdims, where=keep, mean=mean,
-                      correction=correction)  # fmt: skip
+    return _spread_of(reduce.var, x, axis, dtype, out, ddof, keepdims, where, mean, correction)
 
 
 def nanstd(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False, *,
            where: Any = c.NO_VALUE, mean: Any = c.NO_VALUE, correction: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Standard deviation of the entries that are numbers."""
-    keep = _numbers(x, where)
-    return reduce.std(ew.where(keep, x, 0.0), axis, dtype, out, ddof, keepdims, where=keep, mean=mean,
-                      correction=correction)  # fmt: skip
+    return _spread_of(reduce.std, x, axis, dtype, out, ddof, keepdims, where, mean, correction)
 
 
 def nanprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
             initial: Any = c.NO_VALUE, where: Any = c.NO_VALUE) -> Any:  # fmt: skip
     """Product of the entries that are numbers."""
-    return reduce.prod(ew.where(ew.isnan(x), 1.0, x), axis, dtype, out, keepdims, initial, where)
+    return reduce.prod(_without(x, 1.0), axis, dtype, out, keepdims, initial, where)
 
 
 def nancumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """Running sum, NaN counting as zero."""
-    return reduce.cumsum(ew.where(ew.isnan(x), 0.0, x), axis, dtype, out)
+    return reduce.cumsum(_without(x, 0.0), axis, dtype, out)
 
 
 def nancumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """Running product, NaN counting as one."""
-    return reduce.cumprod(ew.where(ew.isnan(x), 1.0, x), axis, dtype, out)
+    return reduce.cumprod(_without(x, 1.0), axis, dtype, out)
 
 
 def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
@@ -109,19 +147,20 @@ def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_inp
     c.refuse("nanquantile", out=out, **others)
     if method != "linear":
         raise DispatchError(f"nanquantile: method={method!r} is not supported on traced arrays; use 'linear'")
-    a = c.floating(c.lift(a, q))
-    values = np.asarray(c.on_host(payload(q)), np.float64)
-    wanted = tuple(shape_of(q)) if isinstance(q, Tracer) else values.shape
+    a, q = c.promoted(*c.strong((c.floating(c.lift(a, q)), lookup.in_range(c.lift(q, a), "nan"))))
+    wanted = tuple(shape_of(q))
     if len(wanted) > 1:
         raise ShapeError(f"nanquantile: q of shape {wanted}; give a number or a vector")
-    if not np.all((values >= 0) & (values <= 1)):
-        raise ArgumentError("nanquantile: q must be from 0 to 1 (nanpercentile: from 0 to 100)")
     rank = len(a.shape)
     axes = c.axes_of(axis, rank, "nanquantile")
     kept = [i for i in range(-rank, 0) if i not in axes]
-    lines = shape.reshape(shape.transpose(a, (*kept, *axes)), (*(a.shape[i] for i in kept), -1))
-    y = _along_lines(order.sort(lines), reduce.sum(_numbers(lines, True), -1, keepdims=True),
-                     shape.reshape(q, (-1,)) if isinstance(q, Tracer) else c.placed(values.ravel(), lines))
+    size = math.prod([a.shape[i] for i in axes])
+    lines = shape.reshape(shape.transpose(a, (*kept, *axes)), (*(a.shape[i] for i in kept), size))
+    q = shape.reshape(q, (math.prod(wanted),))
+    if size:
+        y = _along_lines(order.sort(lines), reduce.sum(_numbers(lines, True), -1, keepdims=True), q)
+    else:
+        y = reduce.sum(lines, -1, keepdims=True) + math.nan * q
     y = shape.reshape(shape.moveaxis(y, -1, 0), (*wanted, *(a.shape[i] for i in kept)))
     if keepdims and keepdims is not c.NO_VALUE:
         y = shape.reshape(y, (*wanted, *(1 if i - rank in axes else n for i, n in enumerate(a.shape))))
@@ -137,15 +176,13 @@ def _along_lines(lines: Any, counts: Any, q: Any) -> Any:
     second = ew.minimum(first + 1, last)
     below, above = (indexing.take_along_axis(lines, i, -1) for i in (first, second))
     share = c.astype(at - low, lines.dtype)
-    return ew.where(ew.equal(counts, 0), math.nan, below + (above - below) * share)
+    return ew.where(ew.equal(counts, 0), math.nan, lookup.between(below, above, share))
 
 
 def nanpercentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
                   method: str = "linear", keepdims: Any = False, **others: Any) -> Any:  # fmt: skip
     """Percentiles of the entries that are numbers."""
-    share: Any = q if isinstance(q, Tracer) else np.asarray(c.on_host(q))
-    return nanquantile(a, share / 100.0, axis, out, overwrite_input, method, keepdims,
-                       **others)  # fmt: skip
+    return nanquantile(a, c.lift(q, a) / 100.0, axis, out, overwrite_input, method, keepdims, **others)
 
 
 def nanmedian(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Any:
@@ -157,7 +194,7 @@ def nanmedian(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool =
 def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
     """Cross-correlation of two vectors: sums of a[n + k] conj(v[n])."""
     a, v = c.together(a, v)
-    if len(shape_of(v)) != 1:
+    if len(shape_of(a)) != 1 or len(shape_of(v)) != 1:
         raise ShapeError(f"correlate: needs two vectors, found shapes {shape_of(a)} and {shape_of(v)}")
     n, m = shape_of(a)[0], shape_of(v)[0]
     if n < m and mode == "same":  # NumPy turns the other way round, which moves the middle by one
@@ -184,14 +221,27 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Any:
     x, bins = c.strong(c.together(x, bins))
     if len(shape_of(bins)) != 1:
         raise ShapeError(f"digitize: needs a vector of edges, found shape {shape_of(bins)}")
+    if "c" in (kind(dtype_of(x)), kind(dtype_of(bins))):
+        raise DTypeError("digitize: complex numbers have no order; give their modulus or real part")
+    side = "left" if right else "right"
     if not _falls(bins):
-        return lookup.searchsorted(bins, x, "left" if right else "right")
-    return bins.shape[0] - lookup.searchsorted(shape.flip(bins), x, "right" if right else "left")
+        return lookup.searchsorted(bins, x, side)
+    return bins.shape[0] - lookup.searchsorted(shape.flip(bins), x, side)
 
 
 def _falls(bins: Any) -> bool:
+    """Whether the edges fall; an error where they do both."""
+    if is_mapped(bins):
+        raise ConcretizationError(
+            "digitize: whether the edges rise or fall may differ between the lanes of vmap; use np.searchsorted, "
+            "whose edges always rise" + asked_at()
+        )
     edges = concrete(bins)
-    return bool(edges.shape[0] > 1 and backend_of(edges).xp.all(edges[:-1] >= edges[1:]) and edges[0] != edges[-1])
+    xp = backend_of(edges).xp
+    rises, falls = (bool(xp.any(found)) for found in (edges[:-1] < edges[1:], edges[:-1] > edges[1:]))
+    if rises and falls:
+        raise ArgumentError(f"digitize: the {edges.shape[0]} edges must rise or fall, and do both; sort them")
+    return falls
 
 
 def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
@@ -199,7 +249,11 @@ def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
     if len(shape_of(x)) != 1:
         raise ShapeError(f"vander: needs a vector, found shape {shape_of(x)}")
     count = x.shape[0] if N is None else operator.index(N)
-    columns = [x * 0 + 1]
+    if count < 0:
+        raise ArgumentError(f"vander: N={count} is negative")
+    if isinstance(x.dtype, np.dtype):
+        x = c.astype(x, np.promote_types(x.dtype, int))
+    columns = [create.ones_like(x)]
     while len(columns) < count:
         columns.append(columns[-1] * x if len(columns) > 1 else x)
     columns = columns[:count]

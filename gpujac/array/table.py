@@ -25,7 +25,7 @@ from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete, payload
-from gpujac.errors import ArgumentTypeError, DispatchError
+from gpujac.errors import ArgumentError, ArgumentTypeError, DispatchError
 from gpujac.ops import elementwise as ew
 from gpujac.ops.elementwise import POINTWISE_ALIASES
 
@@ -172,6 +172,9 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         at = c.axis_of(axis, len(x.shape), "average")
         weights = shape.reshape(weights, (-1,) + (1,) * (-1 - at))
     total = reduce.sum(c.broadcast(weights, x.shape), axis, keepdims=keepdims)
+    values = payload(total)
+    if values is not None and bool(backend_of(values).xp.any(values == 0)):
+        raise ArgumentError(f"average: weights of shape {shape_of(weights)} add up to zero, which no mean has")
     y = reduce.sum(x * weights, axis, keepdims=keepdims) / total
     return (y, total) if returned else y
 
@@ -274,7 +277,7 @@ LINALG: dict[str, Any] = {
 }
 SCIPY: dict[str, Any] = {
     **{name: POINTWISE[name] for name in special.NAMES},
-    **_from_module(special, "softmax log_softmax psi polygamma"),
+    **_from_module(special, "softmax log_softmax psi polygamma zeta"),
     "logsumexp": reduce.logsumexp,
     "expit": ew.logistic,
     "logistic": ew.logistic,

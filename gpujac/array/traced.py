@@ -13,7 +13,7 @@ from gpujac.array.lookup import searchsorted
 from gpujac.array.namespace import namespace_over
 from gpujac.array.protocols import UFUNCS, add_at, array_function, array_ufunc
 from gpujac.array.table import clip, round
-from gpujac.array.views import become, check_fits, check_storable
+from gpujac.array.views import become, check_alive, check_fits, check_storable
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
 from gpujac.core.op import Binary, Unary
@@ -213,10 +213,10 @@ class TracedArray(Tracer):
         raise self._lost("pickling or saving")
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return self.detached()
+        return self.copy()
 
     def __copy__(self) -> Any:
-        return self.detached()
+        return self.copy()
 
     def detached(self) -> Any:
         """A new traced array with this payload that shares no memory in NumPy's eyes."""
@@ -343,12 +343,14 @@ class TracedArray(Tracer):
     def astype(self, dtype: Any, order: str = "K", casting: Any = "unsafe", subok: Any = True,
                copy: bool = True, *, device: Any = None) -> Any:  # fmt: skip
         """The values in another dtype; the array itself with copy=False where that changes nothing."""
+        check_alive(self)
         c.check_casting("astype", self.dtype, dtype, casting or "unsafe")  # None is CuPy's default
         y = c.astype(self, dtype)
         return y.detached() if y is self and copy else y
 
     def copy(self, order: str = "C") -> Any:
         """A copy that later writes do not touch."""
+        check_alive(self)
         y = self.detached()
         y.code = None
         y.mark()

@@ -37,11 +37,18 @@ def link(parent: Tracer, view: Tracer, how: Any, handlers: tuple) -> None:
     children.append(ref(view))
 
 
+def check_alive(x: Any) -> None:
+    """Raise for a traced array that outlived its transform, where no operation would: it changes nothing."""
+    if isinstance(x, Tracer) and not x.owner.alive:
+        raise x.owner.leaked(x)
+
+
 def viewing(function: Callable) -> Callable:
     """Decorator: the result of `function` is a view of its first argument."""
 
     @wraps(function)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        check_alive(x)
         result = function(x, *args, **kwargs)
         if isinstance(x, Tracer) and isinstance(result, Tracer):
             link(x, result, (function, args, kwargs), _CALLED)
@@ -55,6 +62,7 @@ def viewing_where_shared(function: Callable) -> Callable:
 
     @wraps(function)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        check_alive(x)
         result: Any = function(x, *args, **kwargs)
         if isinstance(x, Tracer) and isinstance(result, Tracer):
             if kwargs.get("copy"):

@@ -5,6 +5,7 @@ from typing import Any
 
 from gpujac import trees
 from gpujac.array.common import on_host
+from gpujac.backends.choose import WRITABLE
 from gpujac.control import masks
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, ArgumentTypeError
@@ -18,19 +19,21 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
         pred: boolean (or number, true unless zero) of shape (); under vmap one per lane.
         true_fun, false_fun: callables of the operands that return a pytree of arrays.
         *operands: pytrees handed to the branch. What a branch reads may also be captured, but an
-            overflow in a lane of the other branch stays out of derivatives of operands only.
+            overflow in a lane of the other branch stays out of derivatives of operands only. What
+            the branch writes into an operand stays in the branch.
 
     Returns:
         The result of the branch. Where lanes of vmap decide differently both run on all lanes and
         their results are chosen between, entry by entry; where they agree one runs. Loops and
-        branches inside a branch go by the lanes that take it. Written into an operand, a branch
-        does so for itself there; elsewhere it is ordinary Python.
+        branches inside a branch go by the lanes that take it. Arrays in it are new: a write into
+        one reaches no operand and nothing captured.
 
     Raises:
         ShapeError: a predicate that is no scalar. StructureError, ShapeError, DTypeError: lanes
         decide differently, and the results differ in structure, shape or dtype.
 
-    Cost: one branch, or both under vmap with lanes that differ. Under vmap a GPU is waited for.
+    Cost: one branch, or both under vmap with lanes that differ, and a copy of plain arrays among
+    operands and results (none of captured ones). Under vmap a GPU is waited for.
 
     Example:
         >>> import numpy as np
@@ -43,14 +46,29 @@ def cond(pred: Any, true_fun: Callable, false_fun: Callable, *operands: Any) -> 
     masks.check_function("cond", "false_fun", false_fun)
     flag = masks.decision("cond", "the predicate", pred)
     if isinstance(flag, bool):
-        return (true_fun if flag else false_fun)(*operands)
+        return _alone(true_fun if flag else false_fun, operands)
     other = flag.others()
     if not other.any():
-        return true_fun(*operands)
+        return _alone(true_fun, operands)
     if not flag.any():
-        return false_fun(*operands)
+        return _alone(false_fun, operands)
     results = [_masked(flag, true_fun, operands), _masked(other, false_fun, operands)]
     return masks.chosen("cond", flag.mask, ("true_fun", "false_fun"), *results)
+
+
+def _alone(f: Callable, operands: tuple) -> Any:
+    """The only branch that runs, with the operands and results that it would have beside others.
+
+    Whatever the lanes of vmap decide, a write into an operand stays in the branch, and one into the
+    result reaches nothing else.
+    """
+    return _own(f(*[_own(x) for x in operands]))
+
+
+def _own(tree: Any) -> Any:
+    """The tree with arrays that share memory with nothing."""
+    bare = isinstance(tree, Tracer) or type(tree) in WRITABLE
+    return masks.unshared(tree) if bare else trees.map(masks.unshared, tree)
 
 
 def _masked(lanes: masks.Lanes, f: Callable, operands: tuple) -> Any:
@@ -90,13 +108,13 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
     at = masks.integer("switch", "the index", index)
     last = len(functions) - 1
     if not isinstance(at, Tracer):
-        return functions[min(max(at, 0), last)](*operands)
+        return _alone(functions[min(max(at, 0), last)], operands)
     at = ew.clip(at, 0, last)
     found = on_host(payload(at))
     lanes = [masks.Lanes(ew.equal(at, i), found == i) for i in range(last + 1)]
     taken = [i for i in range(last + 1) if lanes[i].any()] or [0]
     if len(taken) == 1:
-        return functions[taken[0]](*operands)
+        return _alone(functions[taken[0]], operands)
     result = _masked(lanes[taken[0]], functions[taken[0]], operands)
     for i in taken[1:]:
         names = (f"branches[{i}]", f"branches[{taken[0]}]")

@@ -3,23 +3,23 @@
 from typing import Any
 
 from gpujac import trees
+from gpujac.array import common as c
 from gpujac.backends.choose import is_array
-from gpujac.backends.host import PYTHON_SCALARS
 from gpujac.control import masks
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentTypeError, DTypeError, ShapeError
 from gpujac.ops import elementwise as ew
-from gpujac.transforms import flatten as fl
 
 
 class Carry:
     """The state of a loop as flat leaves; `tree()` is what the user's functions get."""
 
-    __slots__ = ("what", "spec", "leaves")
+    __slots__ = ("what", "spec", "leaves", "counted")
 
-    def __init__(self, what: str, init: Any) -> None:
+    def __init__(self, what: str, init: Any, counted: bool = False) -> None:
         self.what = what
+        self.counted = counted  # an iteration meets an int64 counter in the place of a Python int
         leaves, self.spec = trees.flatten(init)
         for i, x in enumerate(leaves):
             if not isinstance(x, Tracer) and not is_array(x):
@@ -27,7 +27,7 @@ class Carry:
                     f"{what}: init{self._path(i)} is a {type(x).__name__}, not an array or a number; let the "
                     "functions capture it instead of carrying it"
                 )
-        self.leaves = [fl.private(x) for x in leaves]  # the first iteration may write into its state
+        self.leaves = [masks.copied(x) for x in leaves]  # the first iteration may write into its state
 
     def tree(self) -> Any:
         """The state as the user's functions see it."""
@@ -53,8 +53,10 @@ class Carry:
             return x
         if masks.fits(x, old):
             return masks.as_leaf(x, old)
-        if type(old) in PYTHON_SCALARS and kind(dtype_of(x)) == kind(dtype_of(old)):
+        if masks.is_number(old) and kind(dtype_of(x)) == kind(dtype_of(old)):
             return x  # the Python number that init held was only a start
+        if self.counted and masks.widened(dtype_of(old), dtype_of(x)):
+            return c.astype(x, dtype_of(old))
         raise DTypeError(
             f"{self.what}: carry{self._path(i)} was {dtype_of(old)} and now is {dtype_of(x)}; an iteration must "
             "keep the dtype: give init the dtype it ends with, or cast in the loop"

@@ -83,12 +83,14 @@ class CustomFunction:
         """Give the function its cotangent rule.
 
         Args:
-            fwd: `fwd(*args) -> (y, residuals)`, called in the place of the function; `residuals` is
-                any pytree.
+            fwd: `fwd(*args) -> (y, residuals)`, called in the place of the function: `y` has the
+                structure, shapes and dtypes of what the function returns (no call runs both, so nothing
+                checks that). `residuals` is any pytree; functions and objects may be among it.
             bwd: `bwd(*nondiff, residuals, ct) -> tuple` with one cotangent (a pytree like the
                 argument) for each argument that `nondiff_argnums` does not name; None is a zero, as
                 a whole or in a place. It is linear in `ct`, which has the structure of `y` and None
-                in the place of integer results.
+                in the place of integer results, and the transpose of the derivative J under
+                Re⟨ct, J t⟩: for an analytic function of complex numbers `ct` times the conjugate slope.
             symbolic_zeros: pass None for the cotangents of results that nobody used; otherwise
                 the rule gets arrays of zeros.
             needs_input_grad: call `bwd(*nondiff, residuals, ct, needed)`: `needed` is a tuple with
@@ -240,8 +242,9 @@ class custom_jvp(CustomFunction):  # noqa: N801 (spelled as in JAX)
             options); they may hold no traced arrays.
 
     Returns:
-        An object to call like `f`. f's own code runs where no derivative is asked; it and the rules
-        get their arguments read-only (a write raises, or stays private on traced arrays).
+        An object to call like `f`. f's own code runs where no derivative is asked. Under a transform it
+        and the rules get NumPy arrays read-only and traced ones by a name of their own, so a write raises
+        or stays private; a plain call passes the arrays themselves, as calling `f` would.
 
     Raises:
         MissingRuleError: when it is differentiated without a rule, or when `f` or a rule reads a
@@ -278,8 +281,9 @@ class custom_vjp(CustomFunction):  # noqa: N801 (spelled as in JAX)
             all arguments in their order. They may hold no traced arrays.
 
     Returns:
-        An object to call like `f`. f's own code runs where no derivative is asked; it and the rules
-        get their arguments read-only (a write raises, or stays private on traced arrays).
+        An object to call like `f`. f's own code runs where no derivative is asked. Under a transform it
+        and the rules get NumPy arrays read-only and traced ones by a name of their own, so a write raises
+        or stays private; a plain call passes the arrays themselves, as calling `f` would.
 
     Raises:
         MissingRuleError: when it is differentiated without a rule, or when `f` or a rule reads a
@@ -341,6 +345,8 @@ def once_differentiable(rule: Callable) -> Callable:
 
 
 def _signature(f: Callable) -> inspect.Signature | None:
+    if isinstance(f, np.ufunc):  # its options are no arguments of a rule, and depend on NumPy's version
+        return None
     try:
         return inspect.signature(f)
     except (TypeError, ValueError):  # compiled code
@@ -381,4 +387,6 @@ def _rebuilt(kind: type, f: Callable, nondiff: tuple, given: dict[str, Any]) -> 
     made: CustomFunction = kind(f, nondiff)
     for name, value in given.items():
         setattr(made._rules, name, value)
+    rules = {"jvp": made._rules.jvp, "vjp": made._rules.fwd, "vmap": made._rules.vmap}
+    made._places = {name: source_of(rule) for name, rule in rules.items() if rule is not None}
     return made

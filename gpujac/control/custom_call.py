@@ -14,6 +14,7 @@ from gpujac.array import common as c
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
 from gpujac.backends.host import SCALARS
+from gpujac.control.custom_guard import guarded, guarded_tree
 from gpujac.core.aval import Aval, aval_of, dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.call import Call
 from gpujac.core.trace import Tracer, payload, top_trace
@@ -56,6 +57,9 @@ class CustomCall(Call):
         """Results and their tangents; None is a zero on both sides."""
         raise self.lacks("forward")
 
+    def refuse_twice(self, trace: Any, operands: tuple) -> None:
+        """Raise where a rule with no derivative itself is differentiated while `trace` records it."""
+
     def lacks(self, mode: str) -> MissingRuleError:
         """The error for a function that has no rule for a mode."""
         raise NotImplementedError
@@ -78,7 +82,7 @@ class CustomCall(Call):
 class RuleMap(HeldMap):
     """The derivative at a point by the rules of a call: a map that sweeps apply in both directions."""
 
-    __slots__ = ("call", "primals", "residuals", "present", "program")
+    __slots__ = ("call", "primals", "residuals", "anew", "present", "program")
 
     def __init__(self, call: CustomCall, primals: tuple, ys: tuple, residuals: Any, present: tuple) -> None:
         self.name = call.name
@@ -88,6 +92,12 @@ class RuleMap(HeldMap):
         self.dst = src if same else _avals(ys)
         self.call = call
         self.primals = primals if call.pushes else ()
+        self.anew = False
+        if residuals.__class__ is ndarray:  # the usual case, spelled out
+            residuals = residuals.view()
+            residuals.setflags(False)
+        elif residuals is not None:
+            residuals, self.anew = guarded_tree(residuals)
         self.residuals = residuals
         self.present = present
         self.program: Program | None = None  # the transposed rule, recorded at its first use
@@ -97,14 +107,29 @@ class RuleMap(HeldMap):
         if call.pushes:
             return list(call.tangents(self.primals, tuple(ts))[1])
         if self.program is None:
-            self.program = transposable(call, self.residuals, self.src, self.dst, self.present)
+            try:
+                self.program = transposable(call, self.kept(), self.src, self.dst, self.present)
+            except LeakedTracerError as error:
+                raise call.captured() from error
         return _pulled(self.program, ts, self.dst)
 
     def backward(self, cts: list) -> list:
+        kept = self.kept() if self.anew else self.residuals
+        ct = cts[0]
+        if len(cts) == 1 and ct.__class__ is ndarray:  # the usual case, spelled out
+            view: Any = ct.view()
+            view.setflags(False)
+            cts = [view]
+        else:
+            cts = guarded(cts)
         try:
-            return self.call.backward(self.residuals, cts, self.src, self.dst, self.present)
+            return self.call.backward(kept, cts, self.src, self.dst, self.present)
         except LeakedTracerError as error:
             raise self.call.captured() from error
+
+    def kept(self) -> Any:
+        """The residuals for one call of the cotangent rule."""
+        return guarded_tree(self.residuals)[0] if self.anew else self.residuals
 
 
 def _avals(xs: tuple) -> tuple[Aval, ...]:
@@ -139,26 +164,6 @@ def _pulled(program: Program, ts: list, dst: Sequence[Aval]) -> list:
 
 
 # ---------------------------------------------------------------- what rules get, and what they return
-
-
-def guarded(xs: Sequence[Any]) -> list:
-    """The operands as a rule gets them: what it writes into them does not reach their owner.
-
-    NumPy arrays are read-only views, so that a write raises; a write into a traced array stays
-    behind the new name that it gets here.
-    """
-    return [_guarded(x) for x in xs]
-
-
-def _guarded(x: Any) -> Any:
-    cls: Any = x.__class__
-    if cls is TracedArray:
-        return x.detached()
-    if cls not in HOST_TYPES or cls in SCALARS or not x.flags.writeable:
-        return x
-    view = x.view()
-    view.flags.writeable = False
-    return view
 
 
 def is_foreign(xs: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ and its backward half run under vmap, and the cotangent of an operand that all l
 over the lanes.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +14,33 @@ import numpy as np
 from gpujac import trees
 from gpujac.array.reduce import sum as total
 from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import is_array
 from gpujac.backends.host import SCALARS
 from gpujac.control.custom_call import CustomCall
 from gpujac.core.aval import Aval, dtype_of, is_differentiable, shape_of
+from gpujac.core.trace import Tracer
 from gpujac.errors import MissingRuleError
 from gpujac.ops.batching import move_axis, stretch
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.batch import VmapTrace
+
+
+class _Closed:
+    """The closed trace of a forward half whose residuals are functions or objects.
+
+    What they hold belongs to that trace, so the backward half opens it again instead of a new one.
+    """
+
+    __slots__ = ("trace", "lock")
+
+    def __init__(self, trace: VmapTrace) -> None:
+        self.trace = trace
+        self.lock = threading.RLock()
+
+
+def _may_hold(leaf: Any) -> bool:
+    """Whether a residual is neither an array nor plain data, so that traced arrays may be inside."""
+    return not isinstance(leaf, (Tracer, str, bytes, type(trees.LEAF))) and not is_array(leaf)
 
 
 class LanesCall(CustomCall):
@@ -51,6 +72,13 @@ class LanesCall(CustomCall):
         self.out_axes = tuple([axis for _, axis in parts])
         return tuple([value for value, _ in parts])
 
+    def record(self, trace: Any, operands: tuple) -> tuple:
+        self.refuse_twice(trace, operands)
+        return self.run(*operands)
+
+    def refuse_twice(self, trace: Any, operands: tuple) -> None:
+        self.inner.refuse_twice(trace, operands)
+
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
         trace = self._opened()
         try:
@@ -60,12 +88,21 @@ class LanesCall(CustomCall):
             parts = [_physical(trace, r) for r in leaves]
         finally:
             trace.close()
-        return results, (spec, [value for value, _ in parts], [axis for _, axis in parts])
+        closed = _Closed(trace) if any([_may_hold(r) for r in leaves]) else None
+        return results, (spec, [value for value, _ in parts], [axis for _, axis in parts], closed)
 
     def backward(self, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
                  present: Sequence[int]) -> list:  # fmt: skip
-        spec, values, places = residuals
-        trace = self._opened()
+        *_, closed = residuals
+        if closed is None:
+            return self._backward(self._opened(), residuals, cts, src, dst, present)
+        with closed.lock:  # one thread at a time: there is one place among the open transforms
+            closed.trace.reopen()
+            return self._backward(closed.trace, residuals, cts, src, dst, present)
+
+    def _backward(self, trace: VmapTrace, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
+                  present: Sequence[int]) -> list:  # fmt: skip
+        spec, values, places, _ = residuals
         try:
             kept = trees.unflatten(spec, self._tracers(trace, values, places))
             found = self.inner.backward(

@@ -12,11 +12,11 @@ from gpujac.control.custom_call import (
     filled,
     fits,
     fitted,
-    guarded,
     is_foreign,
     opened,
     zeros,
 )
+from gpujac.control.custom_guard import guarded
 from gpujac.control.custom_lanes import generated
 from gpujac.control.custom_layout import ARRAYS, Layout
 from gpujac.core.aval import Aval, aval_of, is_differentiable, shape_of
@@ -71,6 +71,8 @@ class TreeCall(CustomCall):
 
     def whole(self, xs: Sequence[Any]) -> tuple:
         """All arguments, as the function takes them; no write into them reaches their owner."""
+        if self.layout is None and not self.static:
+            return tuple(guarded(xs))
         args = self.args(guarded(xs))
         if not self.static:
             return args
@@ -110,9 +112,12 @@ class TreeCall(CustomCall):
         return self.results(self.rules.f(*self.whole(xs)))
 
     def record(self, trace: Any, operands: tuple) -> tuple:
+        self.refuse_twice(trace, operands)
+        return self.run(*operands)  # its own code says whether it is linear
+
+    def refuse_twice(self, trace: Any, operands: tuple) -> None:
         if self.rules.what == "once_differentiable" and any([_is_differentiated(x, trace) for x in operands]):
             raise self.lacks("forward")
-        return self.run(*operands)  # its own code says whether it is linear
 
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
         if self.rules.fwd is None:
@@ -172,7 +177,7 @@ class TreeCall(CustomCall):
         foreign = is_foreign(xs)
         if foreign:
             xs = beside(xs, (*xs, *ts))
-        result = rules.jvp(*self.static.values(), self.args(guarded(xs)), self.args(ts, blank=True))
+        result = rules.jvp(*self.static.values(), self.args(guarded(xs)), self.args(guarded(ts), blank=True))
         if not isinstance(result, tuple) or len(result) != 2:
             raise StructureError(
                 f"{self.name}: the jvp rule must return a pair (output, tangent), not {_told(result)}"

@@ -7,7 +7,9 @@ from typing import Any
 from gpujac import trees
 from gpujac.control import masks
 from gpujac.control.carry import Carry
+from gpujac.core.aval import dtype_of, name_of
 from gpujac.core.trace import Tracer, is_mapped
+from gpujac.errors import DTypeError
 from gpujac.ops import elementwise as ew
 
 
@@ -58,6 +60,7 @@ def _advanced(carry: Carry, decide: Callable[[], Any], body: Callable) -> bool:
         return False
     if flag.every():
         carry.replace(body(carry.tree()))
+        carry.leaves = [masks.unshared(x) for x in carry.leaves]  # as where some lanes are done
         return True
     state = trees.unflatten(carry.spec, flag.operands(carry.leaves))
     with flag.alone():
@@ -72,7 +75,8 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable, init: Any) -> Any:
     Args:
         lower, upper: integers of shape (); under vmap they may differ between lanes.
         body_fun: callable of the counter and the state, which returns the next state. The counter
-            is a Python int, unless `lower` differs between lanes.
+            is a Python int; where `lower` differs between lanes a traced int64, of which the
+            state keeps its dtype all the same.
         init: pytree of arrays and numbers: the first state.
 
     Returns:
@@ -90,14 +94,30 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable, init: Any) -> Any:
         12.0
     """
     masks.check_function("fori_loop", "body_fun", body_fun)
-    first = masks.integer("fori_loop", "lower", lower)
+    first = _counter(lower)
     end = masks.integer("fori_loop", "upper", upper)
-    carry = Carry("fori_loop", init)
-    if not is_mapped(end) and not isinstance(first, Tracer):
+    counted = isinstance(first, Tracer)
+    carry = Carry("fori_loop", init, counted)
+    if not is_mapped(end) and not counted:
         for i in range(first, end):
             carry.replace(body_fun(i, carry.tree()))
         return carry.tree()
-    i = first
+    i, end = _bound(first), _bound(end)
     while _advanced(carry, partial(ew.less, i, end), partial(body_fun, i)):
-        i = i + 1
+        # a lane that is done does not count on: past the last integer it would begin again
+        i = ew.where(ew.less(i, end), ew.add(i, 1), i) if counted else i + 1
     return carry.tree()
+
+
+def _counter(lower: Any) -> Any:
+    """The first counter; an error where it lies beyond int64."""
+    i = masks.integer("fori_loop", "lower", lower)
+    narrow = not isinstance(i, Tracer) or name_of(dtype_of(lower)) != "uint64"
+    if narrow or not masks.Lanes(ew.greater(lower, masks.MOST)).any():
+        return i
+    raise DTypeError(f"fori_loop: lower is uint64 and beyond {masks.MOST}, the last of the counters, in some lane")
+
+
+def _bound(i: Any) -> Any:
+    """A bound that int64 holds."""
+    return i if isinstance(i, Tracer) else min(max(i, -masks.MOST - 1), masks.MOST)

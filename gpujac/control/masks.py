@@ -1,22 +1,25 @@
 """Decisions: predicates with one value, predicates with one per lane of vmap, and choosing between results."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from gpujac import settings, trees
+from gpujac import trees
 from gpujac.array import common as c
 from gpujac.backends.choose import backend_of, is_array
-from gpujac.backends.host import PYTHON_SCALARS
+from gpujac.backends.host import PYTHON_SCALARS, SCALARS
 from gpujac.core import taking
-from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
+from gpujac.core.aval import dtype_of, is_differentiable, kind, name_of, shape_of
 from gpujac.core.trace import Trace, Tracer, concrete, is_mapped, payload
 from gpujac.errors import ArgumentTypeError, DTypeError, ShapeError, StructureError
 from gpujac.ops import elementwise as ew
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.batch import one_lane
+from gpujac.transforms.keys import derived
+
+MOST = 2**63 - 1  # of int64
 
 
 def check_function(what: str, name: str, f: Any) -> None:
@@ -42,7 +45,14 @@ def integer(what: str, name: str, x: Any) -> Any:
     x = scalar(what, name, x)
     if type(x) is bool or kind(dtype_of(x)) not in "iu":
         raise DTypeError(f"{what}: {name} has dtype {dtype_of(x)}; give an integer")
-    return x if is_mapped(x) else int(concrete(x))
+    return _wide(x) if is_mapped(x) else int(concrete(x))
+
+
+def _wide(x: Any) -> Any:
+    """A traced integer as int64, in which counting and comparing neither wrap nor overflow."""
+    if name_of(dtype_of(x)) == "uint64":  # no array and no loop reaches so far
+        x = ew.minimum(x, MOST)
+    return c.astype(x, "int64")
 
 
 class Lanes:
@@ -86,12 +96,11 @@ class Lanes:
     def alone(self) -> Iterator[None]:
         """Run code for these lanes: the others compute along, unheard.
 
-        What they compute does not warn, and settings.debug_nans does not look at it.
+        NumPy cannot tell lanes apart and does not warn at all; settings.debug_nans looks at these lanes.
         """
-        looked_at = settings.override(debug_nans=False) if settings.get("debug_nans") else nullcontext()
         taking.enter(self.mask)
         try:
-            with np.errstate(all="ignore"), looked_at:
+            with np.errstate(all="ignore"):
                 yield
         finally:
             taking.leave()
@@ -103,12 +112,25 @@ class Lanes:
         overflow in lanes that do not want it would be an infinite coefficient in the sweeps.
         """
         lane = self.first() if any([_is_followed(x) for x in leaves]) else {}
-        own = [fl.private(x) if isinstance(x, Tracer) or is_array(x) else x for x in leaves]
+        own = [unshared(x) for x in leaves]
         return [self.filled(x, lane) if _is_followed(x) else x for x in own]
 
     def filled(self, x: Any, lane: dict[Trace, int]) -> Any:
         """`x`, with what it is in the lane `lane` in all lanes where the decision does not hold."""
         return ew.where(self.mask, x, _in_lane(x, lane))
+
+
+def unshared(x: Any) -> Any:
+    """`x` as an array that no write into another one changes; a number, or what is no array, as it is."""
+    if not isinstance(x, Tracer) and (type(x) in SCALARS or not is_array(x)):
+        return x
+    return copied(x)
+
+
+def copied(x: Any) -> Any:
+    """A copy for the user's functions to write into; that of a lane's random key is the lane's, too."""
+    y = fl.private(x)
+    return y if isinstance(x, Tracer) or kind(dtype_of(x)) not in "iu" else derived(y, x)
 
 
 def decision(what: str, name: str, x: Any) -> bool | Lanes:
@@ -150,7 +172,7 @@ def chosen(what: str, mask: Any, names: tuple[str, str], a: Any, b: Any) -> Any:
     done = []
     for i, (x, y) in enumerate(zip(leaves, others, strict=True)):
         x, y = _agreeing(what, names, spec, i, x, y)
-        done.append(x if x is y else ew.where(mask, x, y))
+        done.append(unshared(x) if x is y else ew.where(mask, x, y))
     return trees.unflatten(spec, done)
 
 
@@ -177,14 +199,29 @@ def _agreeing(what: str, names: tuple[str, str], spec: trees.Spec, leaf: int, x:
     )
 
 
+def is_number(x: Any) -> bool:
+    """Whether `x` is a Python number, or a traced one: its dtype gives way to those of arrays."""
+    return type(payload(x)) in PYTHON_SCALARS
+
+
 def fits(x: Any, y: Any) -> bool:
     """Whether `x` is a Python number that takes the dtype of the array `y` without changing it."""
-    return type(x) in PYTHON_SCALARS and "biufc".index(kind(dtype_of(x))) <= "biufc".index(kind(dtype_of(y)))
+    return is_number(x) and "biufc".index(kind(dtype_of(x))) <= "biufc".index(kind(dtype_of(y)))
 
 
 def as_leaf(x: Any, like: Any) -> Any:
     """A Python number in the dtype and library of the array `like`."""
-    if type(x) not in PYTHON_SCALARS or type(like) in PYTHON_SCALARS:
+    if not is_number(x) or is_number(like):
         return x
+    if isinstance(x, Tracer):
+        return c.astype(x, dtype_of(like))
     target = fl.like_of(like)
     return backend_of(target).asarray(x, c.as_dtype(dtype_of(like), target), target)[()]
+
+
+def widened(old: Any, new: Any) -> bool:
+    """Whether `new` is what a dtype becomes beside an int64 array, where a Python int would leave it alone."""
+    a, b = name_of(old), name_of(new)
+    if kind(old) in "iu":
+        return b == "int64"
+    return (a, b) in (("float16", "float64"), ("float32", "float64"), ("complex64", "complex128"))

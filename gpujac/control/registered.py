@@ -42,6 +42,8 @@ def find(qualname: Any) -> Any:
     if not isinstance(qualname, str):
         if TABLE.get(getattr(qualname, "qualname", "")) is qualname:
             return qualname
+        if getattr(qualname, "schema", None) is not None:
+            raise RegistrationError(f"{qualname!r} was removed by remove_custom_op; define it again with custom_op")
         raise RegistrationError(
             f'a custom op is named by a text like "ns::name" or by what custom_op returned, not by {qualname!r}'
         )

@@ -29,8 +29,8 @@ def custom_op(qualname: str, fn: Callable | None = None) -> Any:
         qualname: "namespace::name"; the namespace is yours.
         fn: the prototype, a function called `name` whose annotations say what it takes and returns;
             its body never runs. Parameters: arrays (np.ndarray), Optional or lists of them, and static
-            int, float, bool, str, dtype. Returns: an array or a tuple of a fixed number of arrays.
-            Without it this is a decorator.
+            int, float, bool, str, dtype (checked at each call). Returns: an array or a tuple of a fixed
+            number of arrays. Without it this is a decorator.
 
     Returns:
         The operation, to call like the prototype. Transforms see one op with the rules it has; its
@@ -325,6 +325,10 @@ def _registered(what: str, qualname: Any, kinds: Sequence[str], func: Callable |
 
 
 def _devices(device_types: Any) -> tuple[str, ...]:
+    if not isinstance(device_types, Iterable):
+        raise ArgumentTypeError(
+            f"impl: device_types={device_types!r} must be a text or texts out of {', '.join(map(repr, DEVICES))}"
+        )
     wanted = (device_types,) if isinstance(device_types, str) else tuple(device_types)
     for device in wanted:
         if device not in DEVICES:

@@ -7,6 +7,7 @@ from numpy import ndarray
 
 from gpujac import trees
 from gpujac.control.custom_call import BatchInfo, CustomCall, filled, fits, fitted, zeros
+from gpujac.control.custom_guard import guard, guarded, guarded_tree
 from gpujac.control.custom_trees import batched_axes
 from gpujac.control.registry_schema import Schema
 from gpujac.core import decompose
@@ -15,6 +16,7 @@ from gpujac.errors import LeakedTracerError, MissingRuleError, StructureError
 from gpujac.transforms.held import HeldMap
 
 _ABSENT = object()  # no entry in a dict
+_tuple = tuple.__new__  # a named tuple of as many values as it has fields
 PAIR = ("save_for_backward", "backward")
 
 
@@ -92,6 +94,10 @@ class OpCall(CustomCall):
         parts = self.op.parts
         self.reverse = "backward" in parts or "save_for_backward" in parts
         self.paired = "backward" in parts and "save_for_backward" in parts
+        self.save: Any = parts["save_for_backward"].function if self.paired else None
+        self.pull: Any = parts["backward"].function if self.paired else None
+        self.host = parts.get("cpu")
+        self.usual = self.op.bare and self.op.single
         self.context: Context | None = None  # of the latest backward
         self.pushes = "jvp" in parts
         self.composite = not self.reverse and not self.pushes  # derivatives are left to its decomposition
@@ -133,37 +139,51 @@ class OpCall(CustomCall):
 
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
         if not self.paired:
+            if self.pushes:  # forward sweeps need no more than the tangent rule
+                return self(*xs), None
             raise self.lacks("reverse")
+        op = self.op
+        given = []
         for x in xs:
             if x.__class__ is not ndarray:
                 ys = self(*xs)
-                break
-        else:
-            ys = self.op.computed(self.arrangement, xs)
-        return ys, self.saved(xs, ys)
+                return ys, self.saved(guarded(xs), ys)
+            view: Any = x.view()
+            view.setflags(False)
+            given.append(view)
+        kernel = self.host
+        ys = op.computed(self.arrangement, xs) if kernel is None else op.ran(kernel, self.arrangement, xs)
+        y: Any = ys[0]
+        if not self.usual or y.__class__ is not ndarray:
+            return ys, self.saved(given, ys)
+        view = y.view()
+        view.setflags(False)
+        return ys, self.save(_tuple(op.schema.inputs, given), view)
 
     def saved(self, xs: Sequence[Any], ys: tuple) -> Any:
-        """What the backward rule keeps of a call."""
-        inputs = self.op.schema.inputs._make(xs) if self.op.bare else self.inputs(xs)
-        return self.op.parts["save_for_backward"].function(inputs, ys[0] if len(ys) == 1 else ys)
+        """What the backward rule keeps of a call; `xs` are guarded."""
+        output = guard(ys[0]) if len(ys) == 1 else tuple(guarded(ys))
+        return self.op.parts["save_for_backward"].function(self.inputs(xs), output)
 
     def backward(self, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
                  present: Sequence[int]) -> list:  # fmt: skip
-        like = cts[0]
-        if len(cts) > 1 or not self.op.differentiable[0]:
+        rule = self.pull
+        if rule is None:
+            raise self.lacks("reverse")
+        op, like = self.op, cts[0]
+        if len(cts) > 1 or not op.differentiable[0]:
             like, cts = self._declared(cts, dst)
             if like is None:
                 return [None] * len(src)
-        part = self.op.parts["backward"]
         context = self.context
         if context is None or context.present is not present:
             context = self.context = Context(self, present, len(src))
-        result = part.function(context, residuals, *cts)
-        names = self.op.names
-        if self.op.bare and result.__class__ is dict and len(result) == len(names):
-            if len(names) == 1 and names[0] in result:
-                t = result[names[0]]
-                if t is None or fits(t, src[0]):
+        result = rule(context, residuals, *cts)
+        names = op.names
+        if op.bare and result.__class__ is dict and len(result) == len(names):
+            if len(names) == 1:
+                t, (a,) = result.get(names[0], _ABSENT), src
+                if t.__class__ is ndarray and t.dtype is a.dtype and t.shape == a.shape:
                     return [t]
             found = [result.get(name, _ABSENT) for name in names]
             for t, a in zip(found, src, strict=True):
@@ -171,8 +191,9 @@ class OpCall(CustomCall):
                     break
             else:
                 return found
-        found = self._gradients(result, part.place)
-        where = f"{self.name}: backward at {part.place}"
+        place = op.parts["backward"].place
+        found = self._gradients(result, place)
+        where = f"{self.name}: backward at {place}"
         return [self._gradient(p, t, a, where, like) for p, (t, a) in enumerate(zip(found, src, strict=True))]
 
     def _declared(self, cts: list, dst: Sequence[Aval]) -> tuple[Any, list]:
@@ -229,8 +250,8 @@ class OpCall(CustomCall):
             zeros(aval_of(x), x) if t is None and is_differentiable(aval_of(x).dtype) else t
             for t, x in zip(ts, xs, strict=True)
         ]
-        output = ys[0] if len(ys) == 1 else ys
-        found = part.function(self.inputs(xs), output, self.inputs(given, blank=True))
+        output = guard(ys[0]) if len(ys) == 1 else tuple(guarded(ys))
+        found = part.function(self.inputs(guarded(xs)), output, self.inputs(guarded(given), blank=True))
         dys = (found,) if len(ys) == 1 else found
         if not isinstance(dys, tuple) or len(dys) != len(ys):
             raise StructureError(
@@ -254,7 +275,8 @@ class OpCall(CustomCall):
             return NotImplemented if known else self._no_lanes(xs, axes)
         info = BatchInfo(trace.size, "error" if trace.lanes is None else trace.lanes.randomness)
         dims = [None if a is None else a + len(shape_of(x)) for x, a in zip(xs, axes, strict=True)]
-        found = part.function(info, tuple(self.arrangement.args(dims, blank=True)), *self.arrangement.args(xs))
+        args = self.arrangement.args(guarded(xs))
+        found = part.function(info, tuple(self.arrangement.args(dims, blank=True)), *args)
         where = f"{self.name}: the vmap rule at {part.place}"
         if not isinstance(found, tuple) or len(found) != 2:
             raise StructureError(f"{where} must have two returns (output, out_dims), not a {type(found).__name__}")
@@ -297,14 +319,14 @@ class OpCall(CustomCall):
 
         def backward(cts: list) -> list:
             try:
-                found = self.backward(kept[0], cts, src, dst, free)
+                found = self.backward(guarded_tree(kept[0])[0], guarded(cts), src, dst, free)
             except LeakedTracerError as error:
                 raise self._not_linear([self.arrangement.names()[p] for p in free]) from error
             return [found[p] for p in free]
 
         map = HeldMap(self.name, forward, backward, tuple([src[p] for p in free]), dst)
         ys = tuple(trace.held(map, [operands[p] for p in free]))
-        kept.append(self.saved(operands, ys))
+        kept.append(self.saved(guarded(operands), ys))
         return ys
 
     def _not_linear(self, names: list[str]) -> MissingRuleError:

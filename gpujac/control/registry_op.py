@@ -12,7 +12,7 @@ from gpujac.backends.host import SCALARS
 from gpujac.control.custom_layout import ARRAYS
 from gpujac.control.registered import Part, find
 from gpujac.control.registry_call import Arrangement, OpCall
-from gpujac.control.registry_schema import Parameter, Schema
+from gpujac.control.registry_schema import Parameter, Schema, is_value_of, text_of
 from gpujac.core.aval import Aval, dtype_of, shape_of
 from gpujac.core.trace import Tracer, put_aside, top_trace
 from gpujac.errors import ArgumentTypeError, MissingRuleError, RegistrationError
@@ -116,6 +116,8 @@ class CustomOp:
     def _static(self, parameter: Parameter, x: Any) -> Any:
         if isinstance(x, Tracer) or x.__class__ in ARRAYS:
             raise self._wrong(parameter, x, "a static value; declare it as an array to give it a derivative")
+        if not is_value_of(parameter.annotation, x):
+            raise self._wrong(parameter, x, f"{text_of(parameter.annotation)}, as the prototype says")
         return x
 
     def _wrong(self, parameter: Parameter, x: Any, wanted: str) -> ArgumentTypeError:
@@ -138,6 +140,10 @@ class CustomOp:
             kernel = self._kernel(xs)
             arrays = [v for v in xs if v.__class__ not in SCALARS]
             xs = [fl.array_of(v, arrays) for v in xs]  # an implementation gets arrays, also of shape ()
+        return self.ran(kernel, arrangement, xs)
+
+    def ran(self, kernel: Part, arrangement: Arrangement, xs: Sequence[Any]) -> tuple:
+        """The results of an implementation, checked; transforms are put aside meanwhile."""
         token = ranges.push(self.qualname, ranges.KERNEL)
         traces = put_aside([])
         try:
@@ -145,6 +151,12 @@ class CustomOp:
         finally:
             put_aside(traces)
             ranges.pop(token)
+        if result.__class__ is ndarray and self.single and result.base is None:
+            for x in xs:
+                if result is x:
+                    break
+            else:
+                return (result,)  # it owns its memory
         return self._checked(result, kernel, xs)
 
     def _kernel(self, xs: Sequence[Any]) -> Part:
@@ -178,12 +190,6 @@ class CustomOp:
         )
 
     def _checked(self, result: Any, kernel: Part, xs: Sequence[Any]) -> tuple:
-        if result.__class__ is ndarray and self.single and result.base is None:
-            for x in xs:
-                if result is x:
-                    break
-            else:
-                return (result,)  # it owns its memory
         ys = (result,) if self.single else result
         where = f"{self.qualname}: the implementation at {kernel.place}"
         if not isinstance(ys, tuple) or len(ys) != self.schema.outputs:

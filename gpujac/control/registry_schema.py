@@ -15,6 +15,13 @@ RESERVED = frozenset(("gpujac", "numpy", "cupy", "cupyx", "scipy"))
 _ARRAYS = frozenset(("ndarray", "Array", "EmulatedArray", "TracedArray"))
 _PLAIN = (int, float, bool, str, complex, np.dtype, type)
 _IN_LISTS = (int, float, bool, str)
+_ACCEPTED = {
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+    complex: (int, float, complex, np.number),
+    bool: (bool, np.bool_),
+    str: (str,),
+}  # by annotation, what a call may give
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY
 _WORDS = (
     "an array (np.ndarray), Optional of one, a list of arrays, or a static value: int, float, bool, str, complex, "
@@ -120,7 +127,9 @@ def _parameter(qualname: str, p: inspect.Parameter, hints: dict[str, Any]) -> Pa
         raise RegistrationError(f"{where} has no annotation; annotate it as {_WORDS}")
     found = _kind(hints[p.name])
     if found is None:
-        raise RegistrationError(f"{where} is annotated as {_text(hints[p.name])}, which is not supported; use {_WORDS}")
+        raise RegistrationError(
+            f"{where} is annotated as {text_of(hints[p.name])}, which is not supported; use {_WORDS}"
+        )
     return Parameter(p.name, found, hints[p.name])
 
 
@@ -161,10 +170,21 @@ def _outputs(qualname: str, signature: inspect.Signature, hints: dict[str, Any])
     if typing.get_origin(found) is tuple and inner and all(is_array_type(a) for a in inner):
         return len(inner)
     raise RegistrationError(
-        f"{where} returns {_text(found)}; it must be an array or a tuple of a fixed number of arrays, as in "
+        f"{where} returns {text_of(found)}; it must be an array or a tuple of a fixed number of arrays, as in "
         "tuple[np.ndarray, np.ndarray]"
     )
 
 
-def _text(annotation: Any) -> str:
+def is_value_of(annotation: Any, x: Any) -> bool:
+    """Whether a static argument is what its annotation says; numbers widen, and a dtype may be spelled anyhow."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any([x is None if a is type(None) else is_value_of(a, x) for a in inner])
+    if origin in (list, collections.abc.Sequence):
+        return isinstance(x, (list, tuple)) and all([is_value_of(inner[0], v) for v in x])
+    return isinstance(x, _ACCEPTED.get(annotation, object))
+
+
+def text_of(annotation: Any) -> str:
+    """An annotation as messages spell it."""
     return annotation.__name__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)

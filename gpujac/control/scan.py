@@ -92,7 +92,7 @@ def map(f: Callable, xs: Any, *, batch_size: int | None = None) -> Any:
     leaves, spec = trees.flatten(xs)
     n = _length("map", leaves, spec, None)
     if batch_size is not None:
-        return vmap(f, chunk_size=_batch_size(batch_size))(xs)
+        return fl.call(vmap(f, chunk_size=_batch_size(batch_size)), (xs,), {})
     if n:
         return _stacked("map", lambda i: f(trees.unflatten(spec, [entry(x, i) for x in leaves])), n, False)
     return _without_steps("map", lambda: f(_zeros(leaves, spec)), False)

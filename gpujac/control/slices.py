@@ -58,7 +58,7 @@ def dynamic_slice(x: Any, start: Any, sizes: Any) -> Any:
             whole[axis] = (s, s + k, 1)
             x = _cut(x, tuple(whole))
         else:
-            x = indexing.take(x, s + _range(k, s), axis)
+            x = indexing.take(x, ew.add(_range(k, s), s), axis)
     return x
 
 
@@ -101,7 +101,7 @@ def dynamic_update_slice(x: Any, update: Any, start: Any) -> Any:
         if k == shape[axis]:
             continue
         behind = len(shape) - axis - 1
-        at = _range(shape[axis], s if isinstance(s, Tracer) else x) - s
+        at = ew.subtract(_range(shape[axis], s if isinstance(s, Tracer) else x), s)
         update = indexing.take(update, ew.clip(at, 0, k - 1), axis)
         covered = ew.logical_and(ew.greater_equal(at, 0), ew.less(at, k))
         covered = sh.reshape(covered, (shape[axis],) + (1,) * behind) if behind else covered
@@ -135,7 +135,7 @@ def _starts(what: str, shape: tuple, start: Any, sizes: tuple) -> list:
     for axis, (s, n, k) in enumerate(zip(wanted, shape, sizes, strict=True)):
         s = masks.integer(what, f"start[{axis}]", s)
         if isinstance(s, Tracer):
-            starts.append(ew.clip(ew.where(ew.less(s, 0), s + n, s), 0, n - k))
+            starts.append(ew.clip(ew.where(ew.less(s, 0), ew.add(s, n), s), 0, n - k))
         else:
             starts.append(min(max(s + n if s < 0 else s, 0), n - k))
     return starts

@@ -95,6 +95,14 @@ def find(name: str) -> Callable | None:
     return None if found is None else found.f
 
 
+def switched_off(name: str) -> str:
+    """What an error about the op called `name` says of a decomposition that was not to be used; else nothing."""
+    if settings.get("decompositions") != "off" or (name not in _TABLE and _LOADED[0]):
+        return ""
+    there = "its decomposition" if name in _TABLE else "its decomposition, if there is one,"
+    return f'; {there} was not used, as settings.decompositions is "off": set it to "auto"'
+
+
 def own(*names: str) -> Callable[[Callable], Callable]:
     """Decorator for the table's own entries: they are there before a user can ask for the place."""
 

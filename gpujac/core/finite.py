@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpujac.backends.choose import HOST_TYPES, backend_of
+from gpujac.core import taking
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.source import Line
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import Trace, Tracer, open_traces
 from gpujac.errors import NonFiniteError
 
 
@@ -21,18 +22,24 @@ class Seen(NamedTuple):
 
     array: Any
     lanes: tuple[int, ...]
+    vmaps: tuple[Trace, ...] = ()  # whose axes they are
 
 
-def held(x: Any, axes: tuple[int, ...] = (), tangent: bool = False) -> list[tuple[bool, Seen]]:
+def held(x: Any, mapped: tuple[Tracer, ...] = (), tangent: bool = False) -> list[tuple[bool, Seen]]:
     """The arrays behind a value that can hold a NaN, and whether each is a tangent; without a value none."""
     if not isinstance(x, Tracer):
-        return [] if x is None or not _is_inexact(x) else [(tangent, Seen(x, physical(axes)))]
+        return [] if x is None or not _is_inexact(x) else [(tangent, _seen(x, mapped))]
     found: list = []
     if x.aux is not None and x.owner.batches:
-        axes = (*axes, x.aux)
+        mapped = (*mapped, x)
     elif x.aux is not None and x.owner.dual:
-        found = held(x.aux, axes, True)
-    return held(x.value, axes, tangent) + found
+        found = held(x.aux, mapped, True)
+    return held(x.value, mapped, tangent) + found
+
+
+def _seen(array: Any, mapped: tuple[Tracer, ...]) -> Seen:
+    """An array behind tracers with mapped axes, the innermost vmap first."""
+    return Seen(array, physical(tuple([x.aux for x in mapped])), tuple([x.owner for x in reversed(mapped)]))
 
 
 def physical(axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -88,7 +95,11 @@ def check(what: str, given: list, y: Any, known: list, elementwise: bool, where:
 
 def _first_new(result: Seen, before: list[Seen], elementwise: bool) -> tuple[tuple, tuple] | None:
     """Lane and index of the first entry of `result` that is not finite where nothing of `before` is."""
-    bad, count = _in_front(result), len(result.lanes)
+    bad: Any = _in_front(result)
+    count = len(result.lanes)
+    lanes = _taking_part(result)
+    if lanes is not None:
+        bad = bad & lanes.reshape(lanes.shape + (1,) * (bad.ndim - count))
     for x in before:
         old: Any = _in_front(x)
         if count and len(x.lanes) == count:
@@ -102,6 +113,27 @@ def _first_new(result: Seen, before: list[Seen], elementwise: bool) -> tuple[tup
         return None
     place = tuple(int(i) for i in np.argwhere(bad)[0])
     return place[:count], place[count:]
+
+
+def _taking_part(x: Seen) -> np.ndarray | None:
+    """In which lanes of `x` the code at work counts, its mapped axes as they are in front; None: in all."""
+    mask, mapped = taking.mask(), []
+    if mask is None:
+        return None
+    while isinstance(mask, Tracer):
+        if mask.aux is not None and mask.owner.batches:
+            mapped.append(mask)
+        mask = mask.value
+    found = _seen(mask, tuple(mapped))
+    if any([v not in open_traces() for v in found.vmaps]):
+        return np.zeros((1,) * len(x.lanes), bool)  # plain code below the vmaps: no lane can be told from another
+    flags: Any = np.moveaxis(on_host(found.array), found.lanes, range(len(found.lanes)))
+    flags = flags.any(axis=tuple([i for i, v in enumerate(found.vmaps) if v not in x.vmaps]))
+    both = [v for v in found.vmaps if v in x.vmaps]
+    order = [v for v in x.vmaps if v in both]
+    flags = flags.transpose([both.index(v) for v in order])
+    sizes = dict(zip(order, flags.shape, strict=True))
+    return flags.reshape([sizes.get(v, 1) for v in x.vmaps])
 
 
 def _in_front(x: Seen) -> np.ndarray:

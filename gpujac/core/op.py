@@ -99,6 +99,8 @@ class Op:
     def missing(self, rule: str) -> MissingRuleError:
         """The error for a rule that this op does not have."""
         reason = self.refuses.get(rule, "no such rule is written")
+        if rule in ("batch", "jvp", "transpose"):
+            reason += decompose.switched_off(self.name)
         return MissingRuleError(f"{self.name} has no {rule} rule: {reason}")
 
 

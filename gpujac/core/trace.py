@@ -7,6 +7,7 @@ different threads never coincide; among the operands of an operation the highest
 import itertools
 import sys
 import threading
+from collections.abc import Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -89,6 +90,13 @@ class Trace:
         self.alive = False
         if self in _OPEN.traces:
             _OPEN.traces.remove(self)
+
+    def reopen(self) -> None:
+        """Open a closed transform again, now the innermost: its tracers are valid until the next `close`."""
+        with _LOCK:
+            self.level = LATEST[0] = next(_COUNTER)
+        self.alive = True
+        _OPEN.traces.append(self)
 
     def leaked(self, *operands: Any) -> LeakedTracerError:
         """The error for a tracer, one of `operands`, that outlived this trace."""
@@ -208,6 +216,16 @@ def top_trace(operands: tuple) -> Trace | None:
         if isinstance(x, Tracer) and (top is None or x.owner.level > top.level):
             top = x.owner
     return top
+
+
+def only_lanes(xs: Sequence[Any]) -> bool:
+    """Whether nothing watches any of `xs` but vmap."""
+    for x in xs:
+        while isinstance(x, Tracer):
+            if not x.owner.batches:
+                return False
+            x = x.value
+    return True
 
 
 def concrete(x: Any) -> Any:

@@ -92,6 +92,11 @@ def _off_diagonal(x: Any, gaps: Any) -> Any:
     return _quotient(ew.where(ew.equal(eye, 0), x, 0), gaps + eye)
 
 
+def _sum_of(x: Any, s: Any, y: Any, t: Any) -> Any:
+    """x s + y t, by functions: a plain array of array-api-strict refuses a traced one on its right."""
+    return ew.add(ew.multiply(x, s), ew.multiply(y, t))
+
+
 def _quotient(x: Any, gaps: Any) -> Any:
     """x / gaps; where a gap is zero it is NaN, which later products do not warn of, but a zero stays zero."""
     return ew.divide(x, ew.where(ew.equal(gaps, 0), math.nan, gaps))
@@ -264,11 +269,11 @@ class Svd(MatrixFunction):
         k, v = s.shape[-1], adjoint(vh)
         p = _product(_product(adjoint(u), t), v)
         ph, gaps = adjoint(p), (_row(s) - _column(s)) * (_row(s) + _column(s))
-        ds, turn = diagonal((k, k), 0, 0)(p), _off_diagonal(p * _row(s) + _column(s) * ph, gaps)
+        ds, turn = diagonal((k, k), 0, 0)(p), _off_diagonal(_sum_of(p, _row(s), ph, _column(s)), gaps)
         if kind(a.dtype) == "c":  # a phase that u and v share: all of it is given to u
             phase = _quotient((ds - CONJ(ds)) * 0.5, s)
             turn, ds = turn + from_diagonal((k, k), 0, 0, k)(phase), (ds + CONJ(ds)) * 0.5
-        du, dv = _product(u, turn), _product(v, _off_diagonal(_column(s) * p + ph * _row(s), gaps))
+        du, dv = _product(u, turn), _product(v, _off_diagonal(_sum_of(p, _column(s), ph, _row(s)), gaps))
         if m > k:
             du = du + _outside(u, _product(t, v), s)
         if n > k:
@@ -333,6 +338,8 @@ class Pinv(MatrixFunction):
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         xp, (a,) = be.xp, operands
+        if 0 in a.shape[-2:]:
+            return be.zeros((*a.shape[:-2], *self.shape(*a.shape[-2:])), a.dtype, a)
         u, s, vh = xp.linalg.svd(a, full_matrices=False)
         small = s <= xp.max(s, axis=-1, keepdims=True) * self.rcond
         inverse = be.cast(xp.where(small, xp.zeros_like(s), 1 / xp.where(small, xp.ones_like(s), s)), a.dtype)

@@ -112,7 +112,7 @@ class LogSumExp(Reduction):
         # d logsumexp(x) = sum softmax(x) dx
         (x,), (t,) = primals, tangents
         finite = ew.where(ew.isfinite(result), result, 0.0)
-        return self.add_up(t * ew.exp(x - self.widen(finite)))
+        return self.add_up(ew.multiply(t, ew.exp(ew.subtract(x, self.widen(finite)))))
 
 
 @final

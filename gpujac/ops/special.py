@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from gpujac.core.op import pointwise
-from gpujac.ops.elementwise import divide, equal, exp, log, log1p, square, where
+from gpujac.ops.elementwise import divide, equal, exp, guarded, log, log1p, logical_and, square, where
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
@@ -51,8 +51,16 @@ logit = _special("logit", lambda x, y: divide(1.0, x * (1.0 - x)), singular=True
 
 
 def _ratio(x: Any, y: Any) -> Any:
-    """x / y, and 0 at x = 0 whatever y is."""
-    return divide(x, where(equal(x, 0), 1.0, y))
+    """x / y, and 0 where both are 0; the slope by x is 1 / y at x = 0, too."""
+    both = logical_and(equal(x, 0), equal(y, 0))
+    return guarded(divide(x, where(both, 1.0, y)), where(both, math.inf, 1.0))
+
+
+def _log_ratio(x: Any, y: Any) -> Any:
+    """log(x / y), in two parts where x = 0: there the slope by y is -1 / y, which the quotient loses."""
+    zero = equal(x, 0)
+    apart = log(where(zero, x, 1.0)) - log(where(zero, y, 1.0))
+    return where(zero, apart, log(divide(where(zero, 1.0, x), where(zero, 1.0, y))))
 
 
 xlogy = _special(
@@ -63,8 +71,8 @@ xlog1py = _special(
 )
 entr = _special("entr", lambda x, y: -log(x) - 1.0, singular=True, low=0.2)
 rel_entr = _special(
-    "rel_entr", lambda x, y, z: log(divide(x, y)) + 1.0, lambda x, y, z: -_ratio(x, y), singular=True, low=0.2
+    "rel_entr", lambda x, y, z: _log_ratio(x, y) + 1.0, lambda x, y, z: -_ratio(x, y), singular=True, low=0.2
 )
 kl_div = _special(
-    "kl_div", lambda x, y, z: log(divide(x, y)), lambda x, y, z: 1.0 - _ratio(x, y), singular=True, low=0.2
+    "kl_div", lambda x, y, z: _log_ratio(x, y), lambda x, y, z: 1.0 - _ratio(x, y), singular=True, low=0.2
 )

@@ -8,7 +8,7 @@ import numpy as np
 from gpujac.core.finite import on_host
 from gpujac.errors import ConcretizationError
 from gpujac.testing.flat import Flat, flat_of, like
-from gpujac.testing.report import compare, factor, largest, tolerance
+from gpujac.testing.report import check_allowed, check_count, compare, factor, largest, tolerance
 from gpujac.transforms.vmap import vmap
 
 
@@ -30,6 +30,7 @@ def check_batching(f: Callable, args: tuple, *, size: int = 3, allowed: float | 
         None.
 
     Raises:
+        ArgumentError: a size or tolerance with which nothing could fail.
         AssertionError: a lane differs; the message names the leaf, its entry and both values.
         ConcretizationError: f asks for the value of a mapped array.
 
@@ -40,6 +41,8 @@ def check_batching(f: Callable, args: tuple, *, size: int = 3, allowed: float | 
         >>> from gpujac.testing import check_batching
         >>> check_batching(lambda x, y: np.outer(x, y), (np.ones(2), np.arange(3.0)))
     """
+    check_count("check_batching", "size", size, 2)
+    check_allowed("check_batching", allowed)
     check_lanes("check_batching", flat_of("check_batching", f, args), size, allowed, np.random.default_rng(seed))
 
 

@@ -10,7 +10,7 @@ from gpujac.errors import ArgumentError
 from gpujac.testing.batching import check_lanes
 from gpujac.testing.flat import Flat, directions, flat_of, like
 from gpujac.testing.oracle import Oracle, Slope
-from gpujac.testing.report import compare, factor, largest, tolerance
+from gpujac.testing.report import check_allowed, check_count, compare, factor, largest, tolerance
 from gpujac.transforms.jvp import jvp
 from gpujac.transforms.vjp import linearize, vjp
 
@@ -22,12 +22,12 @@ def check_derivatives(f: Callable, args: tuple, *, order: int = 1, modes: Sequen
                       seed: int = 0) -> None:  # fmt: skip
     """Checks the derivatives of `f` at `args` in both modes, and under vmap.
 
-    Along random directions, in every floating leaf at once: the value under a transform is that of a plain
-    call; `jvp` and `linearize` equal central differences (a complex step, which is exact, where f takes
-    complex arrays and agrees with the differences); Re⟨ct, J t⟩ = Re⟨vjp(ct), t⟩ with J t from the same
-    differences; both are linear; vmap of f, of its jvp and of its pullback equal a loop. Each further order
-    does the same to the derivatives of the order before. Where the point is float32, differences are taken
-    in float64 if f takes that.
+    Along random directions, in every floating leaf at once and (at order 1) in each alone: the value under a
+    transform is that of a plain call; `jvp` and `linearize` equal central differences (a complex step, which
+    is exact, where f takes complex arrays and agrees with the differences); Re⟨ct, J t⟩ = Re⟨vjp(ct), t⟩ with
+    J t from the same differences; both are linear; vmap of f, of its jvp and of its pullback equal a loop.
+    Each further order does the same to the derivatives of the order before. Where the point is float32,
+    differences are taken in float64 if f takes that.
 
     Args:
         f: callable of arrays and pytrees of any library. Integer and other leaves are held fixed.
@@ -46,9 +46,11 @@ def check_derivatives(f: Callable, args: tuple, *, order: int = 1, modes: Sequen
         AssertionError: the message says which check failed, for which leaf and entry, both values, the
             relative error, and a likely reason: a wrong sign or factor, a zero, a kink nearby, rounding
             in float32, a function that is not deterministic.
-        ArgumentError: nothing to differentiate, or f is not finite at the point.
+        ArgumentError: nothing to differentiate, f is not finite at the point, or an option with which
+                nothing could fail.
 
-    Cost: about 10 samples evaluations of f and as many sweeps, without batching.
+    Cost: about 10 evaluations of f and as many sweeps per sample, and per leaf where there are several,
+        without batching.
 
     Example:
         >>> import numpy as np
@@ -62,10 +64,11 @@ def check_derivatives(f: Callable, args: tuple, *, order: int = 1, modes: Sequen
             ...
         AssertionError: ... found ..., expected ... Likely reason: the result is 0.6667 times what it should be
     """
-    if order < 1 or isinstance(order, bool):
-        raise ArgumentError(f"check_derivatives: order={order!r} must be at least 1")
-    if not modes or set(modes) - set(MODES):
-        raise ArgumentError(f'check_derivatives: modes={modes!r}; choose from "fwd" and "rev"')
+    check_count("check_derivatives", "order", order, 1)
+    check_count("check_derivatives", "samples", samples, 1)
+    check_allowed("check_derivatives", allowed)
+    if isinstance(modes, str) or not modes or set(modes) - set(MODES):
+        raise ArgumentError(f'check_derivatives: modes={modes!r}: choose from "fwd" and "rev", in a tuple')
     rng = np.random.default_rng(seed)
     flat = flat_of("check_derivatives", f, args)
     _Check(flat, tuple(modes), batching, samples, allowed, rng).run(1, order)
@@ -90,11 +93,9 @@ class _Check:
         for number in range(1, self.samples + 1):
             self.where = f"order {order}, direction {number} of {self.samples}"
             self.ts = directions(flat.xs, self.rng)
-            slope = self.oracle.along(self.ts)
-            if "fwd" in self.modes:
-                self._forward(slope)
-            if "rev" in self.modes:
-                self._reverse(slope)
+            self._direction()
+        if order == 1 and len(flat.xs) > 1:
+            self._leaves_alone()
         if self.batching:
             check_lanes("check_derivatives", flat, 3, None, self.rng)
         for derivative in self._derivatives():
@@ -103,6 +104,23 @@ class _Check:
                 again.run(order + 1, highest)
             elif self.batching:
                 check_lanes("check_derivatives", derivative, 3, None, self.rng)
+
+    def _direction(self) -> None:
+        """The checks along one direction."""
+        slope = self.oracle.along(self.ts)
+        if "fwd" in self.modes:
+            self._forward(slope)
+        if "rev" in self.modes:
+            self._reverse(slope)
+
+    def _leaves_alone(self) -> None:
+        """The last direction, one leaf at a time: a leaf of little effect is not lost beside the others."""
+        whole = self.ts
+        for i, name in enumerate(self.flat.ins):
+            self.where = f"order 1, {name} alone"
+            self.ts = [t if k == i else t * 0.0 for k, t in enumerate(whole)]
+            self._direction()
+        self.ts = whole
 
     def _derivatives(self) -> list[Flat]:
         """The tangent and the cotangents of the function, along fixed random arrays, as functions."""

@@ -1,6 +1,7 @@
 """A custom operation against itself: devices, shapes, memory, derivatives and batching."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpujac.errors import MissingRuleError
 from gpujac.testing.batching import check_batching
 from gpujac.testing.derivatives import check_derivatives
 from gpujac.testing.flat import copy_of
-from gpujac.testing.report import compare, factor, largest, tolerance
+from gpujac.testing.report import check_allowed, check_count, compare, factor, largest, tolerance
 from gpujac.transforms.vjp import vjp
 
 
@@ -55,7 +56,9 @@ def check_op(op: Any, args: tuple, *, order: int = 1, allowed: float | None = No
         ('operands', 'refusal', 'batching')
         >>> gj.control.remove_custom_op("doc_testing::double")
     """
-    op = find(op) if isinstance(op, str) else op
+    op = find(op)
+    check_count("check_op", "order", order, 1)
+    check_allowed("check_op", allowed)
     done = ["operands"]
     results = _check_operands(op, args)
     if _check_devices(op, args, results):
@@ -64,26 +67,43 @@ def check_op(op: Any, args: tuple, *, order: int = 1, allowed: float | None = No
         _check_abstract(op, args, results)
         done.append("abstract")
     if op.has("backward") or op.has("jvp"):
-        check_derivatives(op, args, order=order, batching=False, allowed=allowed, seed=seed)
+        check_derivatives(*_of_arrays(op, args), order=order, batching=False, allowed=allowed, seed=seed)
         done.append("derivatives")
     elif _check_refusal(op, args):
         done.append("refusal")
     with warnings.catch_warnings():
         if not op.has("vmap"):  # lane by lane is what it asked for
             warnings.simplefilter("ignore", RuntimeWarning)
-        check_batching(op, args, seed=seed)
+        check_batching(*_of_arrays(op, args), seed=seed)
     return (*done, "batching")
 
 
-def _arrays(args: tuple) -> list:
-    return [x for a in args for x in (a if isinstance(a, (list, tuple)) else [a]) if shape_of(x) is not None]
+def _taken(op: Any, args: tuple) -> list[int]:
+    """The positions of the arguments that hold arrays: not of static ones, nor of absent ones."""
+    parameters = zip(op.schema.parameters, args, strict=False)  # a default may stand for the last ones
+    return [i for i, (p, a) in enumerate(parameters) if p.kind != "static" and a is not None]
+
+
+def _of_arrays(op: Any, args: tuple, positions: list[int] | None = None) -> tuple[Callable, tuple]:
+    """The operation as a function of the arguments at these positions, the others fixed; and those."""
+    taken = _taken(op, args) if positions is None else positions
+
+    def alone(*xs: Any) -> Any:
+        given = dict(zip(taken, xs, strict=True))
+        return op(*[given.get(i, a) for i, a in enumerate(args)])
+
+    return alone, tuple([args[i] for i in taken])
+
+
+def _arrays(op: Any, args: tuple) -> list:
+    return [x for i in _taken(op, args) for x in (args[i] if isinstance(args[i], (list, tuple)) else [args[i]])]
 
 
 def _check_operands(op: Any, args: tuple) -> tuple:
     """The results; operands are as before, and a second call gives the same."""
-    before = [copy_of(x) for x in _arrays(args)]
+    before = [copy_of(x) for x in _arrays(op, args)]
     results: tuple = op.evaluate(*args)
-    for number, (x, old) in enumerate(zip(_arrays(args), before, strict=True)):
+    for number, (x, old) in enumerate(zip(_arrays(op, args), before, strict=True)):
         if not np.array_equal(on_host(x), on_host(old), equal_nan=True):
             raise AssertionError(f"check_op: the implementation of {op.qualname} wrote into its array operand {number}")
     return results
@@ -94,7 +114,7 @@ def _check_devices(op: Any, args: tuple, results: tuple) -> bool:
     if not (op.has("cpu") and op.has("cuda")):
         return False
     there = arrays.chosen("auto")
-    if there.device is None or any(not isinstance(x, np.ndarray) for x in _arrays(args)):
+    if there.device is None or any(not isinstance(x, np.ndarray) for x in _arrays(op, args)):
         return False
 
     def moved(a: Any) -> Any:
@@ -125,18 +145,15 @@ def _check_abstract(op: Any, args: tuple, results: tuple) -> None:
 
 def _check_refusal(op: Any, args: tuple) -> bool:
     """Without a rule a derivative is refused; False where no operand carries one."""
-    moving = [i for i, x in enumerate(args) if shape_of(x) is not None and on_host(x).dtype.kind in "fc"]
+    moving = [
+        i for i in _taken(op, args)
+        if all([on_host(x).dtype.kind in "fc" for x in (args[i] if isinstance(args[i], (list, tuple)) else [args[i]])])
+    ]  # fmt: skip
     if not moving:
         return False
-    whole = list(args)
-
-    def alone(*xs: Any) -> Any:
-        for i, x in zip(moving, xs, strict=True):
-            whole[i] = x
-        return op(*whole)
-
+    alone, primals = _of_arrays(op, args, moving)
     try:
-        vjp(alone, *[args[i] for i in moving])
+        vjp(alone, *primals)
     except MissingRuleError:
         return True
     raise AssertionError(f"check_op: {op.qualname} has no derivative rule, but vjp did not refuse it")

@@ -12,6 +12,9 @@ from gpujac.errors import ArgumentError
 from gpujac.testing.flat import Flat
 
 _STEP = {8: 2e-4, 4: 2e-2, 2: 1e-1}  # of the point's own size, by the bytes of a real number
+_SMALLER = 8.0  # the next step, where one was too wide for f
+_STEPS = {8: 8, 4: 3, 2: 2}  # how many are tried
+_CLOSE = {8: 1e-4, 4: 1e-2, 2: 3e-2}  # of slopes of second and fourth order; the latter's error is its square
 _TINY = 1e-30  # of a complex step: no digits are lost, whatever the size
 _WIDE = {"float16": "float64", "float32": "float64", "complex64": "complex128"}
 
@@ -29,6 +32,7 @@ class Oracle:
 
     def __init__(self, flat: Flat, names: str) -> None:
         self.flat = flat
+        self.step = 0.0  # of the latest differences
         self.ys = flat.values()
         self.xs = self._wide(flat.xs) or flat.xs
         self.bytes = min(_real_bytes(on_host(v).dtype) for v in (*self.xs, *self.ys))
@@ -54,16 +58,43 @@ class Oracle:
         return wide if close else None
 
     def along(self, ts: list) -> Slope:
-        """The derivative along `ts` by four differences, or by a complex step that agrees with them."""
-        h = _STEP[self.bytes]
-        a, b, c, d = (self._moved(ts, k * h) for k in (-2, -1, 1, 2))
-        slopes = [((p - s) + 8 * (r - q)) / (12 * h) for p, q, r, s in zip(a, b, c, d, strict=True)]
-        epsilon = {8: 1e-16, 4: 6e-8, 2: 5e-4}[self.bytes]
-        noise = [20 * epsilon * float(np.abs(y).max(initial=0.0)) / h for y in self.ys]
+        """The derivative along `ts` by four differences, or by a complex step that agrees with them.
+
+        The first step is a part of the point's size. Where f varies faster than that, slopes of second and
+        of fourth order differ, and smaller steps are tried: the best of them counts.
+        """
+        best: tuple | None = None
+        for k in range(_STEPS[self.bytes]):
+            h = _STEP[self.bytes] / _SMALLER**k
+            slopes, noise, error, enough = self._differences(ts, h)
+            if best is None or enough or error < best[0]:
+                best = error, h, slopes, noise
+            if enough:
+                break
+        assert best is not None
+        _, h, slopes, noise = best
+        self.step = h
         exact = self._stepped(ts)
         if exact and all(_near(e, s, 1e-4, n) for e, s, n in zip(exact, slopes, noise, strict=True)):
             return Slope(exact, [n * h for n in noise], "a complex step")
         return Slope(slopes, noise, "central differences")
+
+    def _differences(self, ts: list, h: float) -> tuple[list, list, float, bool]:
+        """Slopes by four differences, what rounding adds, their error, and whether it is small enough."""
+        a, b, c, d = (self._moved(ts, k * h) for k in (-2, -1, 1, 2))
+        epsilon = {8: 1e-16, 4: 6e-8, 2: 5e-4}[self.bytes]
+        noise = [20 * epsilon * float(np.abs(y).max(initial=0.0)) / h for y in self.ys]
+        slopes, error, enough = [], 0.0, True
+        for p, q, r, s, n in zip(a, b, c, d, noise, strict=True):
+            with np.errstate(all="ignore"):
+                slope = ((p - s) + 8 * (r - q)) / (12 * h)
+                apart = float(np.abs(slope - (r - q) / (2 * h)).max(initial=0.0))
+            slopes.append(slope)
+            size = float(np.abs(slope).max(initial=0.0))
+            enough = enough and apart <= max(_CLOSE[self.bytes] * size, n)  # False for NaN
+            relative = (apart + n) / size if size else 0.0
+            error = max(error, relative if np.isfinite(relative) else np.inf)
+        return slopes, noise, error, enough
 
     def _stepped(self, ts: list) -> list[np.ndarray] | None:
         """The complex step, where f takes complex arrays; None where it does not."""
@@ -81,7 +112,7 @@ class Oracle:
 
     def kink(self, ts: list) -> bool:
         """Whether slopes from the two sides differ: f has a kink or a jump within a step of the point."""
-        h = _STEP[self.bytes]
+        h = self.step
         left, right = self._moved(ts, -h), self._moved(ts, h)
         return any(
             not _near((r - y) / h, (y - p) / h, 0.05, 0.02 * float(np.abs(r - p).max(initial=0.0)) / h)

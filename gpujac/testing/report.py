@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpujac.errors import ArgumentError
+
 
 class Tolerance(NamedTuple):
     """Allowed errors, relative to the largest entry of what is expected."""
@@ -20,6 +22,19 @@ TOLERANCES = {
     "complex64": Tolerance(same=3e-5, step=3e-4),
     "complex128": Tolerance(same=1e-11, step=1e-7),
 }
+
+
+def check_allowed(what: str, allowed: Any) -> None:
+    """Refuse a tolerance with which a check could not fail: only a finite number, at least 0, is one."""
+    number = isinstance(allowed, (int, float, np.integer, np.floating)) and not isinstance(allowed, bool)
+    if allowed is not None and not (number and 0 <= allowed < np.inf):
+        raise ArgumentError(f"{what}: allowed={allowed!r} must be None or a finite number, at least 0")
+
+
+def check_count(what: str, name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or one with which nothing would be checked."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ArgumentError(f"{what}: {name}={value!r} must be an int, at least {least}")
 
 
 def tolerance(arrays: list) -> Tolerance:

@@ -13,7 +13,7 @@ from gpujac.backends.host import SCALARS
 from gpujac.core.aval import Aval, dtype_of, shape_of
 from gpujac.core.op import General, Linear
 from gpujac.core.source import asked_at
-from gpujac.core.trace import Trace, Tracer, rest, top_trace, wake
+from gpujac.core.trace import Trace, Tracer, only_lanes, rest, wake
 from gpujac.errors import AxisError, ConcretizationError, MissingRuleError
 from gpujac.ops import indexing as ix
 from gpujac.ops.batching import aligned, as_shape, move_axis, stretch
@@ -134,6 +134,8 @@ class VmapTrace(Trace):
         if type(op) is Stack and op.src == () and all(a == -1 for a in axes):
             return self.tracer(stack((self.size,), -2, op.count)(*values), -1)
         ranks = [len(shape_of(x)) for x in operands]
+        arrays = [v for v in values if v.__class__ not in SCALARS]
+        values = [fl.array_of(v, arrays) for v in values]
         top = max(r - k for r, k in zip(ranks, op.ranks, strict=True))
         wide = [
             _padded(stretch(v, a, self.size), r - k, top)
@@ -160,7 +162,7 @@ class VmapTrace(Trace):
         values, axes = self.split(operands)
         if all(a is None for a in axes):
             return tuple([self.tracer(y, None) for y in op(*values)])
-        if op.body and top_trace(tuple(values)) is None:  # ordinary code, which may read captured lanes too
+        if op.body and only_lanes(values):  # ordinary code, which may read captured lanes too
             return op.run(*operands)
         rest(self)
         try:

@@ -14,6 +14,7 @@ from gpujac.ops.philox import DRAW, PHILOX_FOLD, blocks
 from gpujac.transforms.lanes import LaneTrace, open_vmaps
 
 MASK64 = (1 << 64) - 1
+_MASK32 = 0xFFFFFFFF
 
 
 def check_key(what: str, key: Any) -> None:
@@ -44,14 +45,25 @@ def _governed(what: str, key: Any) -> Any:
             continue
         mode = trace.lanes.randomness
         if mode == "error":
-            raise ArgumentError(
-                f"random.{what} inside vmap of {trace.lanes.origin} with a key that is not mapped: all lanes would "
-                'draw the same numbers. Map over one key per lane (random.split(key, n)), or say what you mean: '
-                'vmap(..., randomness="same") or "different"'
-            )
+            raise _unmapped(what, trace)
         if mode == "different":
             key = folded(key, _lane_numbers(trace, key))
     return key
+
+
+def _unmapped(what: str, trace: Any) -> ArgumentError:
+    text = (
+        f"random.{what} inside vmap of {trace.lanes.origin} with a key that is not mapped: all lanes would "
+        'draw the same numbers. Map over one key per lane (random.split(key, n)), or say what you mean: '
+        'vmap(..., randomness="same") or "different"'
+    )
+    if isinstance(trace, LaneTrace):
+        text += (
+            '. With method="loop" a lane sees plain values, of which its own are known only as they came in: its '
+            "mapped arguments, and what split and fold_in make of them; keys[i] of an array of keys from outside, a "
+            "copy, or fold_in(key, i + 1), is not: map over keys, or over i + 1"
+        )
+    return ArgumentError(text)
 
 
 def _lane_numbers(trace: Any, key: Any) -> Any:
@@ -74,10 +86,10 @@ def _is_mapped(key: Any, trace: Any) -> bool:
     return False
 
 
-def derived(key: Any, made: Any) -> Any:
-    """A key, or several, made from `key`: where a lane runs on plain values, it is the lane's own too."""
+def derived(made: Any, *sources: Any) -> Any:
+    """A key, or several: where a lane runs on plain values, the lane's own if one of `sources` is."""
     for trace in open_vmaps():
-        if isinstance(trace, LaneTrace) and trace.owns(key):
+        if isinstance(trace, LaneTrace) and any([trace.owns(x) for x in sources]):
             trace.keys.append(made)
     return made
 
@@ -107,11 +119,15 @@ def unit(what: str, key: Any, count: int, dtype: np.dtype) -> Any:
 
 def high_product(high: Any, low: Any, span: Any) -> Any:
     """The upper 64 bits of (high 2**32 + low) span: that fraction of the span, rounded down."""
-    s1, s0 = span >> 32, span & 0xFFFFFFFF
-    middle = high * s0 + ((low * s0) >> 32)
-    if isinstance(s1, int) and s1 == 0:
-        return middle >> 32
-    return high * s1 + (middle >> 32) + ((low * s1 + (middle & 0xFFFFFFFF)) >> 32)
+    whole = isinstance(span, int)
+    s1 = span >> 32 if whole else ew.right_shift(span, 32)
+    s0 = span & _MASK32 if whole else ew.bitwise_and(span, _MASK32)
+    middle = ew.add(ew.multiply(high, s0), ew.right_shift(ew.multiply(low, s0), 32))
+    upper = ew.right_shift(middle, 32)
+    if whole and s1 == 0:
+        return upper
+    carry = ew.right_shift(ew.add(ew.multiply(low, s1), ew.bitwise_and(middle, _MASK32)), 32)
+    return ew.add(ew.add(ew.multiply(high, s1), upper), carry)
 
 
 def wrapped(x: Any) -> Any:

@@ -17,13 +17,21 @@ class Tape:
     """Random draws in the order of the calls, and where the running pass is among them.
 
     A chunk of lanes runs the function again; it reads the draws that the first one made, so that
-    all chunks together draw what one pass would.
+    all chunks together draw what one pass would. `untaped`: a single pass drew without keeping it.
     """
 
-    __slots__ = ("draws", "position")
+    __slots__ = ("draws", "position", "untaped", "parameters")
 
     def __init__(self) -> None:
         self.draws: list[tuple] = []
+        self.position = 0
+        self.untaped = False
+        self.parameters: dict[tuple, dict] = {}  # of shifted draws, which lanes that share one must agree on
+
+    def clear(self) -> None:
+        """Forget the draws."""
+        self.draws.clear()
+        self.parameters.clear()
         self.position = 0
 
 
@@ -49,6 +57,8 @@ class Lanes:
 
     def was_slow(self, name: str) -> None:
         """Take note of an op that runs lane by lane; after the call (in a pullback) say so at once."""
+        if not self.total:
+            return  # nothing runs
         if self.done:
             warn_slow(self.origin, (name,))
         self.slow[name] = None
@@ -57,8 +67,7 @@ class Lanes:
         """The call is over: one warning about all ops that ran lane by lane, at the line that called vmap."""
         self.done = True
         if not open_vmaps():
-            self.tape.draws.clear()  # a pullback may keep this object alive
-            self.tape.position = 0
+            self.tape.clear()  # a pullback may keep this object alive
         if self.slow:
             warn_slow(self.origin, tuple(self.slow))
 
@@ -66,8 +75,8 @@ class Lanes:
 class LaneTrace(Trace):
     """Marks one lane that runs on plain values (method="loop"); it watches nothing.
 
-    `keys` are the random keys that belong to this lane alone: mapped arguments, and what was made
-    of them.
+    `keys` are the random keys that belong to this lane alone, and the whole numbers that make such
+    of others: mapped arguments, and keys that were made of them.
     """
 
     __slots__ = ("lanes", "start", "keys")
@@ -80,9 +89,11 @@ class LaneTrace(Trace):
         self.start = start
         self.keys = keys
 
-    def owns(self, key: Any) -> bool:
-        """Whether a random key is one of the lane's own, or a part of one."""
-        inner = payload(key)
+    def owns(self, x: Any) -> bool:
+        """Whether a random key, or a number, is one of the lane's own, or a part of one."""
+        inner = payload(x)
+        if type(inner) is int:  # Python has one object for all equal small numbers
+            return False
         for mine in self.keys:
             other = payload(mine)
             if other is inner:

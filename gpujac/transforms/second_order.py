@@ -16,6 +16,7 @@ from gpujac.ops import structure as st
 from gpujac.ops.agree import plus
 from gpujac.ops.join import concat
 from gpujac.program.simplify import collapse
+from gpujac.settings import get as setting
 from gpujac.transforms import chunking, halving
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.assemble import Block, Side
@@ -109,7 +110,7 @@ def ggn_vp(model: Callable, loss: Callable, primals: tuple, tangents: tuple, *, 
         pushed = push(linear.program, fl.lifted(ts, values))
         dzs = [fl.zeros_of(z) if d is None else d for z, d in zip(values, pushed, strict=True)]
         z, dz = (trees.unflatten(linear.outputs.spec, flat) for flat in (values, dzs))
-        slope = _gradient_of("ggn_vp", loss, None, False)
+        slope = _gradient_of("ggn_vp", loss, None, False, "the loss (second argument)")
         _, (curved,), (y, _) = jvp(slope, (z,), (dz,), has_aux=True)
         product = linear.point.result(linear.pulled(trees.match(linear.outputs.spec, curved, "ggn_vp")))
     finally:
@@ -199,18 +200,19 @@ def _check_real(what: str, sides: list) -> None:
                 )
 
 
-def _gradient_of(what: str, f: Callable, argnums: Any, has_aux: bool) -> Callable:
-    """The function that returns `(gradient, (value, aux))` of a scalar function, under its name."""
-    gradient = partial(_gradient, what, f, argnums, has_aux)
+def _gradient_of(what: str, f: Callable, argnums: Any, has_aux: bool, who: str = "the function") -> Callable:
+    """The function that returns `(gradient, (value, aux))` of a scalar one, under its name; `who` it is in messages."""
+    gradient = partial(_gradient, what, who, f, argnums, has_aux)
     return wraps(f, assigned=("__name__",), updated=())(gradient)
 
 
-def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, /, *args: Any, **kwargs: Any) -> tuple:
+def _gradient(what: str, who: str, f: Callable, argnums: Any, has_aux: bool, /, *args: Any,
+              **kwargs: Any) -> tuple:  # fmt: skip
     """`(gradient, (value, aux))` of a scalar function."""
     linear = Linearized(what, f, args, kwargs, argnums, has_aux, check=False)
     if what in ("hessian_diagonal", "laplacian") and not _is_scalar(linear):
         raise _NotScalarError
-    y = _checked_scalar(what, linear)
+    y = _checked_scalar(what, who, linear)
     gradient = linear.pulled([fl.ones_of(y, linear.point.leaves)])
     return linear.point.result(gradient), (y, linear.outputs.aux)
 
@@ -219,16 +221,16 @@ def _is_scalar(linear: Linearized) -> bool:
     return trees.is_leaf(linear.outputs.spec) and shape_of(linear.values[0]) == ()
 
 
-def _checked_scalar(what: str, linear: Linearized) -> Any:
+def _checked_scalar(what: str, who: str, linear: Linearized) -> Any:
     if not trees.is_leaf(linear.outputs.spec):
         raise StructureError(
-            f"{what}: the function must return one scalar, not {trees.describe(linear.outputs.spec)}; use "
+            f"{what}: {who} must return one scalar, not {trees.describe(linear.outputs.spec)}; use "
             "has_aux=True for extra results"
         )
     y = linear.values[0]
     if shape_of(y) != ():
         raise ShapeError(
-            f"{what}: the function must return a scalar of shape (), not {tuple(shape_of(y))}; reduce it with .sum()"
+            f"{what}: {who} must return a scalar of shape (), not {tuple(shape_of(y))}; reduce it with .sum()"
         )
     if not is_differentiable(dtype_of(y)):
         raise DTypeError(f"{what}: the output has dtype {dtype_of(y)}, which has no derivative")
@@ -300,7 +302,8 @@ def _by_gradient(what: str, f: Callable, argnums: Any, has_aux: bool, chunk_size
 def _planned(linear: Linearized, side: Side, chunk_size: Any, cap: int | None) -> tuple[Any, chunking.Plan]:
     """The program to push, fused where that pays, and the chunks."""
     program = linear.plan(True)
-    program = collapse(linear.program) if program is None else program
+    if program is None:  # entries that are merged could not say which operation it was
+        program = linear.program if setting("debug_nans") else collapse(linear.program)
     leaves = linear.point.leaves
     traced = any([isinstance(x, Tracer) for x in leaves + linear.values])
     saturation = backend_of(fl.like_among(leaves)).saturation_bytes if leaves else None

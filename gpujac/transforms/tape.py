@@ -16,6 +16,7 @@ from gpujac.backends.host import SCALARS
 from gpujac.core.aval import aval_of, dtype_of, is_differentiable, shape_of
 from gpujac.core.trace import Trace, Tracer
 from gpujac.ops.naming import Named
+from gpujac.transforms.printing import describe
 
 Policy = Callable[[str, str | None], bool]
 
@@ -182,7 +183,7 @@ class TapeTrace(Trace):
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
-        return f"Traced<checkpoint>({x.value!r})"
+        return describe(x)
 
     def close(self) -> None:
         super().close()
@@ -248,7 +249,7 @@ class HandOutTrace(Trace):
 
     def describe(self, x: Tracer) -> str:
         """The repr of a tracer."""
-        return repr(x.value)
+        return describe(x)
 
 
 class Tape:

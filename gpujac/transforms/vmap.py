@@ -11,8 +11,9 @@ from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import WRITABLE, is_array
 from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.finite import on_host
 from gpujac.core.op_ranges import watched
-from gpujac.core.trace import Tracer
+from gpujac.core.trace import Tracer, payload
 from gpujac.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -110,6 +111,9 @@ def _check_options(randomness: Any, chunk_size: Any, axis_size: Any, method: Any
         raise ArgumentError(f"vmap: method={method!r} is neither 'batch' nor 'loop'")
 
 
+_TOO_LARGE = object()
+
+
 class _Call:
     """One call of a vmapped function: checked leaves and dims."""
 
@@ -149,9 +153,24 @@ class _Call:
         whole = self.size == 0 or (not loop and (step is None or step >= self.size))
         passes = 1 if whole else -(-self.size // (step or 1))
         lanes = Lanes(fl.name_of(self.f), self.size, randomness, passes)
-        result = self.once(lanes, 0, self.size) if whole else self.chunked(lanes, step or 1, loop)
+        result = self._at_once(lanes, step) if whole else self.chunked(lanes, step or 1, loop)
+        if result is _TOO_LARGE:
+            lanes = Lanes(lanes.origin, self.size, randomness, 2)
+            result = self.chunked(lanes, self.size // 2, False)
         lanes.end()
         return result
+
+    def _at_once(self, lanes: Lanes, step: int | None) -> Any:
+        """All lanes in one pass; _TOO_LARGE where memory ran out and halves of them may still fit.
+
+        That takes leave for chunks, and no random number drawn that a second pass would miss.
+        """
+        try:
+            return self.once(lanes, 0, self.size)
+        except MemoryError:
+            if step is None or self.size < 2 or lanes.tape.untaped:
+                raise
+        return _TOO_LARGE
 
     def once(self, lanes: Lanes, start: int, stop: int) -> Any:
         """One pass over the lanes start to stop."""
@@ -193,15 +212,16 @@ class _Call:
         first, spec = trees.flatten(parts[0])
         flats = [first, *(trees.match(spec, part, "vmap: the output of a later lane") for part in parts[1:])]
         joined = [
-            pieces[0] if d is None else concatenate(pieces, d) for d, pieces in zip(dims, zip(*flats), strict=True)
+            _agreed(pieces, partial(_path, spec, i)) if d is None else concatenate(pieces, d)
+            for i, (d, pieces) in enumerate(zip(dims, zip(*flats), strict=True))
         ]
         return trees.unflatten(spec, joined)
 
     def _lane(self, lanes: Lanes, lane: int) -> Any:
         """One lane on plain values, with the mapped axis put back into its outputs."""
-        args = [x if d is None else one_lane(x, d, lane) for x, d in zip(self.leaves, self.dims, strict=True)]
+        args = [x if d is None else _own_lane(x, d, lane) for x, d in zip(self.leaves, self.dims, strict=True)]
         own = [x for x, d in zip(args, self.dims, strict=True) if d is not None]
-        trace = LaneTrace(lanes, lane, [x for x in own if kind(dtype_of(x)) == "u"])  # keys may be among these
+        trace = LaneTrace(lanes, lane, [x for x in own if kind(dtype_of(x)) in "iu"])  # keys, numbers of keys
         try:
             result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
         finally:
@@ -251,6 +271,12 @@ def _lanes(x: Any, axis: int, start: int, stop: int) -> Any:
     return ix.slice_of(*_key(x, axis, start, stop))(x)
 
 
+def _own_lane(x: Any, axis: int, lane: int) -> Any:
+    """A lane as plain values of its own: writes reach no caller, and a key has memory that no other has."""
+    part = one_lane(x, axis, lane)
+    return part if isinstance(part, np.generic) else fl.private(part)
+
+
 def _out_prefix(out_dims: Any, result: Any) -> list:
     if isinstance(out_dims, tuple) and len(out_dims) == 1 and not isinstance(result, (tuple, list)):
         out_dims = out_dims[0]  # torch's rule: (d,) is fine for one output
@@ -265,9 +291,7 @@ def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: Callable[[], str]) 
         value = fl.owned(value, [], False)
     if d is None:
         if axis is not None:
-            raise StructureError(
-                f"vmap: out_dims=None for output{path()}, but it differs between lanes; give an axis"
-            )
+            raise _differs(path)
         return value
     _check_array(value, path)
     if axis is None:
@@ -275,6 +299,24 @@ def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: Callable[[], str]) 
         value, axis = stretch(value, None, trace.size), -1 - len(shape_of(value))
     rank = len(value.shape)
     return move_axis(value, axis, out_axis(d, rank, path) - rank)
+
+
+def _agreed(pieces: tuple, path: Callable[[], str]) -> Any:
+    """One output under out_dims=None of passes one after the other; numbers that differ have no place there."""
+    first = pieces[0]
+    if isinstance(first, (bool, int, float, complex)) or is_array(payload(first)):
+        have = on_host(payload(first))
+        for other in map(payload, pieces[1:]):
+            if type(other) is not type(payload(first)):
+                raise _differs(path)
+            found = on_host(other)
+            if found.shape != have.shape or not ((found == have) | ((found != found) & (have != have))).all():
+                raise _differs(path)
+    return first
+
+
+def _differs(path: Callable[[], str]) -> StructureError:
+    return StructureError(f"vmap: out_dims=None for output{path()}, but it differs between lanes; give an axis")
 
 
 def _check_array(y: Any, path: Callable[[], str]) -> None:

@@ -178,3 +178,17 @@ def test_quantiles_of_numbers_have_a_derivative_by_q(q):
     np.testing.assert_allclose(np.einsum("iji->ij", found) if np.ndim(q) else found, slopes, rtol=1e-6)
     by_percent = gj.jacrev(lambda p: np.nanpercentile(a, p, axis=1))(100.0 * q)
     np.testing.assert_allclose(by_percent, found / 100.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["xlogy", "xlog1py", "rel_entr", "kl_div"])
+def test_mixed_second_derivatives_where_the_first_operand_is_zero_agree_from_both_sides(name):
+    f = getattr(gsp, name)
+    want = {"xlogy": 0.5, "xlog1py": 1.0 / 3.0}.get(name, -0.5)
+    for hessian in (gj.hessian, lambda g: gj.jacrev(gj.jacrev(g)), lambda g: gj.jacfwd(gj.jacfwd(g))):
+        found = hessian(lambda v: f(v[0], v[1]))(np.array([0.0, 2.0]))
+        np.testing.assert_allclose([found[0, 1], found[1, 0], found[1, 1]], [want, want, 0.0])
+
+
+def test_zeta_of_one_argument_is_riemanns():
+    x = np.array([2.0, 3.5])
+    np.testing.assert_allclose(gj.vmap(gsp.zeta)(x), scipy.special.zeta(x))

@@ -249,6 +249,14 @@ def test_branches_that_no_lane_takes_do_not_run():
     assert len(calls) == 1
 
 
+def test_an_index_of_a_narrow_dtype_reaches_more_branches_than_it_counts():
+    branches = [lambda k=k: k for k in range(300)]
+    found = gj.vmap(lambda i: gj.switch(i, branches))(np.array([0, 255, 7], np.uint8))
+    np.testing.assert_array_equal(found, [0, 255, 7])
+    found = gj.vmap(lambda i: gj.switch(i, branches))(np.array([-5, 127], np.int8))
+    np.testing.assert_array_equal(found, [0, 127])
+
+
 def test_an_index_with_one_value_is_limited_too():
     f = lambda i: gj.switch(i, [lambda: "a", lambda: "b"])
     assert [f(i) for i in (-5, 0, 1, np.int32(1), np.array(9))] == ["a", "a", "b", "b", "b"]

@@ -17,7 +17,7 @@ from tests.twin import Generator, twin
 pytestmark = pytest.mark.skipif(bool(device.MISSING), reason=device.MISSING or "CuPy is there")
 
 MODULES = {
-    "control": "transforms branch loop scan slices together values_asked",
+    "control": "transforms branch loop scan slices together values_asked operands debug_lanes",
     "transforms": "second_order complex_blocks",
 }
 LEFT_OUT = {

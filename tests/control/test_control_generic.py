@@ -87,6 +87,18 @@ def test_second_order_and_complex_blocks():
     np.testing.assert_allclose(to_numpy(J), gj.jacrev(lambda z: z * np.conj(z), complex_blocks=True)(z), rtol=1e-13)
 
 
+@pytest.mark.parametrize("starts", [[0, 1], [-1, 9]])
+def test_arrays_from_outside_at_a_place_of_the_lane(starts):
+    x = np.arange(12.0).reshape(3, 4)
+    at = strict(np.array(starts))
+    part = gj.vmap(lambda i: gj.control.dynamic_slice(strict(x), (i, 1), (2, 2)))(at)
+    np.testing.assert_array_equal(to_numpy(part), [gj.control.dynamic_slice(x, (s, 1), (2, 2)) for s in starts])
+    put = gj.vmap(lambda i: gj.control.dynamic_update_slice(strict(x), strict(-x[:1, :2]), (i, 1)))(at)
+    np.testing.assert_array_equal(
+        to_numpy(put), [gj.control.dynamic_update_slice(x, -x[:1, :2], (s, 1)) for s in starts]
+    )
+
+
 def test_lanes_with_a_place_of_their_own():
     part = gj.vmap(lambda x, i: gj.control.dynamic_slice(x, i, 2))(strict(X), strict(np.array([0, 1, 5, -1, -9])))
     np.testing.assert_array_equal(to_numpy(part), [x[a : a + 2] for x, a in zip(X, [0, 1, 1, 1, 0])])

@@ -23,4 +23,6 @@ def plain_kernels() -> Iterator[None]:
 if not device.MISSING:
     _tests = {name: f for name, f in vars(twin("tests.control.test_custom_rules")).items() if name.startswith("test_")}
     assert set(_tests) >= LEFT_OUT
-    globals().update({name: f for name, f in _tests.items() if name not in LEFT_OUT})
+    _lanes = {name: f for name, f in vars(twin("tests.control.test_custom_lanes")).items() if name.startswith("test_")}
+    assert not _tests.keys() & _lanes.keys()
+    globals().update({name: f for name, f in {**_tests, **_lanes}.items() if name not in LEFT_OUT})

@@ -67,6 +67,66 @@ def test_the_counter_is_a_python_int_unless_lower_is_mapped():
     np.testing.assert_array_equal(shifted, [0.0, 12.0, 8.0, 21.0])
 
 
+NARROW = [([253, 254], "uint8", 255), ([125, 126], "int8", 127), ([253, 254], "uint8", 300), ([-128, 3], "int8", -125),
+          ([2**63 - 3, 2**63 - 2], "int64", 2**63 - 1), ([5, 2**31 - 1], "int32", 8)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lower", "dtype", "upper"), NARROW)
+def test_a_counter_at_the_end_of_its_dtype_does_not_begin_again(lower, dtype, upper):
+    found = gj.vmap(lambda a: gj.fori_loop(a, upper, lambda i, s: s + 1, 0))(np.array(lower, dtype))
+    np.testing.assert_array_equal(found, [max(upper - a, 0) for a in lower])
+
+
+def test_bounds_of_narrow_dtypes_meet_each_other_and_plain_ones():
+    count = lambda a, b: gj.fori_loop(a, b, lambda i, s: s + 1, 0)
+    low, high = np.array([-3, 127], np.int8), np.array([254, 255], np.uint8)
+    np.testing.assert_array_equal(gj.vmap(count)(low, high), [257, 128])
+    np.testing.assert_array_equal(gj.vmap(lambda b: count(250, b))(high), [4, 5])
+    np.testing.assert_array_equal(gj.vmap(lambda b: count(-5, b))(np.array([4, 2], np.uint64)), [9, 7])
+    np.testing.assert_array_equal(gj.vmap(lambda b: count(2**70, b))(high), [0, 0])
+    np.testing.assert_array_equal(gj.vmap(lambda a: count(a, -(2**70)))(low), [0, 0])
+    with pytest.raises(gj.DTypeError, match="lower is uint64 and beyond"):
+        gj.vmap(lambda a: count(a, 2**64 - 1))(np.array([1, 2**64 - 3], np.uint64))
+
+
+@pytest.mark.parametrize("carry", ["int8", "uint8", "int64", "float16", "float32", "float64", "complex64", "python"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
+def test_the_counter_computes_and_promotes_as_a_python_int(carry, dtype):
+    """What each lane alone gives, where the counter is a Python int."""
+    init = 0 if carry == "python" else np.ones((), carry)
+    square = lambda i, s: s + i * i if carry not in ("int8", "uint8") else s + i
+    f = lambda a: gj.fori_loop(a, 20, square, init)
+    lower = np.array([3, 12, 20], dtype)
+    with np.errstate(over="ignore"):
+        wanted = [np.asarray(f(a)) for a in lower.tolist()]
+        found = gj.vmap(f)(lower)
+    np.testing.assert_array_equal(found, np.stack(wanted))
+    assert found.dtype == wanted[0].dtype
+
+
+def test_a_state_that_changes_its_dtype_by_something_else_than_the_counter_is_refused():
+    for init in (np.float32(0), np.int8(0), np.uint8(0)):
+        with pytest.raises(gj.DTypeError, match="an iteration must keep the dtype"):
+            gj.vmap(lambda a, init=init: gj.fori_loop(a, 20, lambda i, s: s * 1j + i, init))(np.array([3, 12]))
+
+
+CHANGES = {
+    "fori_loop": lambda s: gj.fori_loop(0, 3, lambda i, s: s * np.float32(2), s),
+    "while_loop": lambda s: gj.while_loop(lambda s: s < 8, lambda s: s * np.float32(2), s),
+    "scan": lambda s: gj.scan(lambda s, x: (s * x, s), s, np.full(3, 2, np.float32))[0],
+    "taken": lambda s: gj.fori_loop(0, 2, lambda i, c: 8 * s, np.float32(3)),
+}
+
+
+@pytest.mark.parametrize("f", CHANGES.values(), ids=list(CHANGES))
+def test_a_python_number_gives_way_to_the_dtype_of_an_array_while_it_is_traced(f):
+    assert (float(f(1.0)), np.asarray(f(1.0)).dtype) == (8.0, np.float32)
+    value, slope = gj.jvp(f, (1.0,), (1.0,))
+    assert (float(value), np.asarray(value).dtype, float(slope)) == (8.0, np.float32, 8.0)
+    assert float(gj.grad(f)(1.0)) == 8.0
+    assert float(gj.hessian(f)(1.0)) == 0.0
+
+
 def test_reverse_mode_goes_back_through_the_iterations_that_ran():
     calls = []
 

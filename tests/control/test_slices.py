@@ -46,6 +46,17 @@ def test_updates_are_clamped_like_the_loop_over_lanes(starts, rows, columns):
         np.testing.assert_array_equal(put_at(X, update, s), wanted)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint64"])
+def test_starts_of_narrow_dtypes_reach_every_place(dtype):
+    x = np.arange(300.0)
+    starts = np.array([0, 100, -1], np.int64).astype(dtype)
+    first = [min(s + 300 if s < 0 else s, 298) for s in starts.tolist()]
+    found = gj.vmap(lambda i: slice_at(x, (i,), (2,)))(starts)
+    np.testing.assert_array_equal(found, [[a, a + 1] for a in first])
+    found = gj.vmap(lambda i: put_at(x * 0, x[1:3], (i,)))(starts)
+    np.testing.assert_array_equal(np.argmax(found, 1), [a + 1 for a in first])
+
+
 def test_derivatives_of_both(rng):
     x, u = rng.standard_normal(5), rng.standard_normal(2)
     starts = np.array([0, 2, 9, -2])

@@ -353,6 +353,7 @@ MEANING: dict[str, Callable] = {
     "inv": lambda op, a: np.linalg.inv(a),
     "det": lambda op, a: np.linalg.det(a),
     "adjugate": _minors,
+    "cofactor_change": lambda op, a, t: (_minors(op, a + t) - _minors(op, a - t)) / 2,  # exact up to 3 by 3
     "slogdet": lambda op, a: np.stack(np.linalg.slogdet(a), -1).astype(a.dtype),
     "cholesky": _of_hermitian(_cholesky),
     "eigvalsh": _of_hermitian(np.linalg.eigvalsh),

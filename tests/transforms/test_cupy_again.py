@@ -19,7 +19,7 @@ from tests.twin import Generator, twin
 pytestmark = pytest.mark.skipif(bool(device.MISSING), reason=device.MISSING or "CuPy is there")
 
 QUICK = """checkpoint debug_nans decompositions grad hessian inplace jacfwd jacobian jacrev jvp leaks
-    linear_transpose linearize random repr values vjp vmap""".split()
+    linear_transpose linearize numbers random random_lanes repr values vjp vmap""".split()
 SLOW = "chunks control_flow errors generators memory pairs pitfalls ranges threads".split()
 # Tests of NumPy alone, and why.
 LEFT_OUT = {

@@ -255,8 +255,20 @@ def test_in_the_sweep_of_a_sweep_the_line_is_that_of_the_innermost_function():
     def outer(x):
         return gj.grad(f)(x).sum()
 
-    for call in (gj.grad(outer), gj.hessian(f), lambda x: gj.jvp(gj.grad(f), (x,), (x + 1.0,))):
+    second = (gj.hessian(f), gj.hessian_diagonal(f), gj.laplacian(f), gj.laplacian(f, chunk_size=1))
+    for call in (gj.grad(outer), *second, lambda x: gj.jvp(gj.grad(f), (x,), (x + 1.0,))):
         assert refused(call, X).endswith(": return (x**1.5).sum()  # its second derivative is infinite at 0")
+
+
+@pytest.mark.parametrize("transform", [gj.hessian_diagonal, gj.laplacian])
+def test_diagonals_of_finite_second_derivatives_are_those_without_the_setting(transform):
+    f = lambda x: (x**1.5).sum() + np.prod(x)
+    found = transform(f)(X + 1.0), gj.vmap(transform(f))(BATCH + 1.0)
+    refused(gj.vmap(transform(f)), BATCH)
+    with settings.override(debug_nans=False):
+        expected = transform(f)(X + 1.0), gj.vmap(transform(f))(BATCH + 1.0)
+    for y, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(y, wanted, rtol=1e-13)
 
 
 def test_an_infinite_slope_on_an_outer_level_is_no_operation_of_the_users():

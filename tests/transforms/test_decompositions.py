@@ -173,6 +173,25 @@ def test_without_a_decomposition_the_op_runs_lane_by_lane_or_raises(ops):
         gj.grad(lambda x: CUBE(x))(1.0)
 
 
+def test_one_that_is_switched_off_is_named_in_the_error(ops):
+    words = 'its decomposition was not used, as settings.decompositions is "off"'
+    switched_off = gj.settings.override(decompositions="off", **RAISE)
+    with switched_off, pytest.raises(MissingRuleError) as caught:
+        gj.vmap(lambda x: CUBE(x))(X)
+    assert "decomposition" not in str(caught.value)  # there is none
+    gj.register_decomposition(CUBE)(lambda op, x: x * x * x)
+    for call in (lambda: gj.vmap(lambda x: CUBE(x))(X), lambda: gj.grad(lambda x: CUBE(x))(1.0)):
+        with gj.settings.override(decompositions="off", **RAISE), pytest.raises(MissingRuleError, match=words):
+            call()
+
+
+def test_over_no_lanes_nothing_is_slow():
+    x = np.arange(3.0)
+    with gj.settings.override(decompositions="off"):
+        found = gj.vmap(np.interp, (0, 0, None))(x[:0], np.zeros((0, 3)), x)
+    assert found.shape == (0,)
+
+
 def test_a_decomposition_is_used_with_the_fallback_disabled(ops):
     """V27: batch rule, then decomposition, then lane by lane."""
     calls = []

@@ -191,6 +191,75 @@ def test_what_works_in_place_is_refused_inside():
         gj.vmap(lambda x: wrapped.bytes(3), randomness="same")(X)
 
 
+@pytest.mark.parametrize("method", ["batch", "loop"])
+def test_lanes_that_share_a_shifted_draw_must_agree_on_its_parameters(method):
+    draw = lambda f: gj.vmap(f, randomness="same", method=method)
+    for f in (lambda g, m: g.normal(m), lambda g, m: g.normal(0.0, scale=m), lambda g, m: g.exponential(m + 1.0),
+              lambda g, m: (g.normal(1.0), g.uniform(m, 9.0))[1]):  # fmt: skip
+        wrapped, _ = pair()
+        with pytest.raises(gj.ArgumentError, match=r"in randomness='same' mode, but .* differs between the lanes"):
+            draw(lambda m, f=f, g=wrapped: f(g, m))(np.array([0.5, 0.25, 0.5]))
+    wrapped, plain = pair()
+    found = draw(lambda m: m + wrapped.normal(1.0, 2.0) + wrapped.normal(3.0))(np.arange(3.0))
+    h.assert_close(found, np.arange(3.0) + plain.normal(1.0, 2.0) + plain.normal(3.0))
+    wrapped, plain = pair()
+    inner = lambda m: draw(lambda x: x + wrapped.normal(m))(np.zeros(3))  # shared within each outer lane
+    found = gj.vmap(inner, randomness="different", method=method)(np.arange(2.0))
+    h.assert_close(found, (np.arange(2.0) + plain.standard_normal(2))[:, None] + np.zeros(3))
+
+
+@passes
+@pytest.mark.parametrize("mode", ["same", "different"])
+@pytest.mark.parametrize("arguments", [{}, {"size": 2}, {"size": 2, "replace": False}, {"p": [0.1, 0.2, 0.7]}],
+                         ids=["one", "two", "no repetitions", "by weight"])  # fmt: skip
+def test_choices_among_the_values_of_each_lane(arguments, mode, options):
+    wrapped, plain = pair()
+    found = gj.vmap(lambda x: wrapped.choice(x, **arguments), randomness=mode, **options)(X)
+    if mode == "same":
+        at = plain.choice(3, **arguments)
+        expected = np.stack([row[at] for row in X])
+    elif "replace" in arguments:
+        expected = np.stack([row[plain.choice(3, **arguments)] for row in X])
+    else:
+        size = arguments.get("size", ())
+        every = plain.choice(3, **{**arguments, "size": (4, *([size] if size else []))})
+        expected = np.stack([row[at] for row, at in zip(X, every)])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_choices_along_an_axis_and_their_derivative():
+    wrapped, plain = pair()
+    found = gj.vmap(lambda x: wrapped.choice(x, 2, axis=1), randomness="same")(np.stack([X, X + 1.0]))
+    np.testing.assert_array_equal(found, np.stack([X, X + 1.0])[:, :, plain.choice(3, 2)])
+    wrapped, plain = pair()
+    at = plain.choice(3, 4)
+    found = gj.grad(lambda x: wrapped.choice(x, 4).sum())(X[0])
+    np.testing.assert_array_equal(found, np.bincount(at, minlength=3))
+
+
+def test_choices_by_weights_of_each_lane_are_refused():
+    weights = np.array([[0.1, 0.9], [0.5, 0.5]])
+    wrapped, _ = pair()
+    for replace in (True, False):
+        with pytest.raises(gj.DispatchError, match="choice with a traced p has no meaning"):
+            gj.vmap(lambda p, r=replace: wrapped.choice(2, 1, r, p), randomness="different")(weights)
+        with pytest.raises(gj.ShapeError, match="or with other parameters"):
+            gj.vmap(lambda p, r=replace: wrapped.choice(2, 1, r, p), randomness="different", method="loop")(weights)
+    with pytest.raises(gj.DispatchError, match="choice with a traced number of entries"):
+        gj.vmap(lambda n: wrapped.choice(n, 1, False), randomness="different")(np.array([2, 3]))
+
+
+@passes
+def test_sizes_as_lists_and_arrays(options):
+    for size in ([2], np.array([2]), (np.int64(2),)):
+        wrapped, plain = pair()
+        found = gj.vmap(lambda x, g=wrapped, s=size: g.normal(size=s), randomness="different", **options)(X)
+        np.testing.assert_array_equal(found, plain.normal(size=(4, 2)))
+    wrapped, _ = pair()
+    with pytest.raises(gj.ArgumentTypeError, match=r"normal with size=2.5; use an int"):
+        gj.vmap(lambda x: wrapped.normal(size=2.5), randomness="different", **options)(X)
+
+
 @passes
 def test_values_of_each_lane_in_random_order(options):
     wrapped, plain = pair()

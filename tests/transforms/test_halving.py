@@ -185,3 +185,31 @@ def test_numbers_of_bytes_are_readable():
     assert [halving.readable(n) for n in (0, 999, 1920, 2_500_000, 7 * 10**12)] == [
         "0 B", "999 B", "1.92 kB", "2.5 MB", "7 TB",
     ]  # fmt: skip
+
+
+def test_a_chunk_of_all_lanes_is_halved_too():
+    seen = []
+
+    def f(x):
+        seen.append(x)
+        if len(seen) < 3:
+            raise MemoryError
+        return x * 2
+
+    np.testing.assert_array_equal(gj.vmap(f, chunk_size=100)(np.arange(13.0)), 2 * np.arange(13.0))
+    seen.clear()
+    with pytest.raises(MemoryError):  # nobody asked for chunks
+        gj.vmap(f)(np.arange(13.0))
+
+
+def test_lanes_that_drew_numbers_without_a_tape_are_not_run_again():
+    seen = []
+    rng = gj.random.wrap(np.random.default_rng(0))
+
+    def f(x):
+        seen.append(rng.normal())
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        gj.vmap(f, randomness="different", chunk_size=100)(np.arange(4.0))
+    assert len(seen) == 1

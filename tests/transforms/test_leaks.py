@@ -1,5 +1,6 @@
 """A traced array that outlives its transform raises at its next use, and names the line that made it."""
 
+import copy
 import gc
 import inspect
 import pickle
@@ -77,6 +78,21 @@ USES = {
     "function": lambda y: np.concatenate([y, y]),
     "method": lambda y: y.sum(),
     "reshape": lambda y: y.reshape(3, 1),
+    "reshape to its own shape": lambda y: y.reshape(-1),
+    "ravel": lambda y: y.ravel(),
+    "flatten": lambda y: y.flatten(),
+    "transpose of one axis": lambda y: y.T,
+    "squeeze": lambda y: np.squeeze(y),
+    "copy": lambda y: y.copy(),
+    "np.copy": lambda y: np.copy(y),
+    "copy.copy": lambda y: copy.copy(y),
+    "copy.deepcopy": lambda y: copy.deepcopy(y),
+    "astype its own dtype": lambda y: y.astype(y.dtype, copy=False),
+    "real": lambda y: y.real,
+    "conj": lambda y: y.conj(),
+    "ellipsis": lambda y: y[...],
+    "view": lambda y: y.view(),
+    "asarray of a namespace": lambda y: gnp.asarray(y),
     "matmul": lambda y: y @ np.eye(3),
     "plain matmul": lambda y: np.eye(3) @ y,
     "namespace": lambda y: gnp.exp(y),

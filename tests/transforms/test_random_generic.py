@@ -52,6 +52,31 @@ def test_lanes_draw_what_they_draw_on_numpy(draw, mode):
     np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize("draw", [
+    lambda k, a, b: gr.normal(k, (3,), loc=a, scale=b),
+    lambda k, a, b: gr.uniform(k, (3,), minval=a, maxval=b),
+    lambda k, a, b: gr.uniform(k, (3,), np.float32, minval=a),
+    lambda k, a, b: gr.bernoulli(k, b / 10.0),
+])  # fmt: skip
+def test_plain_parameters_beside_mapped_keys(draw):
+    strict, plain = both(8)
+    a, b = np.array([1.0, -2.0, 3.0]), np.array([4.0, 5.0, 6.0])
+    for in_dims in ((0, None, None), (0, 0, None), (None, 0, None)):
+        mapped = gj.vmap(draw, in_dims=in_dims, randomness="same")
+        keys = [gr.split(k, 3) if in_dims[0] == 0 else k for k in (strict, plain)]
+        found = mapped(keys[0], xps.asarray(a), xps.asarray(b))
+        np.testing.assert_allclose(to_numpy(found), mapped(keys[1], a, b), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ends", [([1, -2, 3], [2**40, 5, 2**62]), ([1, -2, 3], 2**62), (-7, [2**40, 5, 2**62])])
+def test_plain_ends_beside_mapped_keys(ends):
+    strict, plain = both(9)
+    put = lambda make: [make(np.array(end)) if isinstance(end, list) else end for end in ends]
+    draw = lambda low, high: gj.vmap(lambda k: gr.randint(k, (3,), low, high))
+    found = draw(*put(xps.asarray))(gr.split(strict, 4))
+    np.testing.assert_array_equal(to_numpy(found), draw(*put(np.array))(gr.split(plain, 4)))
+
+
 def test_derivatives_flow_through_the_parameters():
     strict, plain = both(7)
     f = lambda key: lambda m: gr.normal(key, (3,), loc=m, scale=2.0)

@@ -32,6 +32,10 @@ LEVELS = {
     "Traced<jacfwd>([1. , 0.5, 2. ], shape (3,), float64)": gj.jacfwd,
     "Traced<linearize>([1. , 0.5, 2. ], shape (3,), float64)": lambda f: lambda x: gj.linearize(f, x),
     "Traced<linear_transpose>(no value, shape (3,), float64)": lambda f: lambda x: gj.linear_transpose(f, x),
+    "Traced<checkpoint>([1. , 0.5, 2. ], shape (3,), float64)":
+        lambda f: gj.grad(summed(gj.checkpoint(f))),
+    "Traced<vmap, 3 lanes>(Traced<checkpoint>([1. , 0.5, 2. ], shape (), float64))":
+        lambda f: gj.vmap(gj.grad(gj.checkpoint(f))),
     "Traced<vmap, 3 lanes>([1. , 0.5, 2. ], shape (), float64)": gj.vmap,
     "Traced<grad>(Traced<grad>([1. , 0.5, 2. ], shape (3,), float64))":
         lambda f: gj.grad(summed(gj.grad(summed(f)))),
@@ -47,6 +51,12 @@ LEVELS = {
 @pytest.mark.parametrize("text", list(LEVELS))
 def test_one_marker_for_each_level(text):
     assert shown_by(LEVELS[text], X) == text
+
+
+def test_an_array_that_outlived_a_checkpoint_says_so():
+    kept = []
+    gj.grad(gj.checkpoint(lambda x: (kept.append(2.0 * x), x.sum())[1]))(X)
+    assert repr(kept[0]) == "Traced<checkpoint, finished>([2., 1., 4.], shape (3,), float64)"
 
 
 def test_two_vmaps_show_their_lanes_in_front():

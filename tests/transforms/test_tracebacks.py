@@ -238,6 +238,7 @@ FORMS = {
     "fori_loop": lambda x: gj.fori_loop(0, 3, lambda i, s: fails(s), x),
     "scan": lambda x: gj.scan(lambda carry, x: fails(carry), x, np.ones((2, 3))),
     "map": lambda x: gj.control.map(fails, x),
+    "map in batches": lambda x: gj.control.map(fails, x, batch_size=2),
     "checkpoint": lambda x: gj.checkpoint(fails)(x),
 }
 
@@ -247,5 +248,11 @@ FORMS = {
 def test_an_error_in_a_control_form_ends_in_the_users_line(name, form):
     error, frames = frames_of(TRANSFORMS[name](FORMS[form]), X)
     assert type(error) is MineError
+    assert frames[-1].line == "raise MineError(str(y.shape))  # mine"
+    assert len(ours(frames)) <= MOST, ours(frames)
+
+
+def test_a_map_in_batches_of_plain_values_leaves_few_frames():
+    _, frames = frames_of(lambda: gj.control.map(fails, X, batch_size=2))
     assert frames[-1].line == "raise MineError(str(y.shape))  # mine"
     assert len(ours(frames)) <= MOST, ours(frames)
