@@ -14,7 +14,7 @@ from gpujac.control.registered import Part, find
 from gpujac.control.registry_call import Arrangement, OpCall
 from gpujac.control.registry_schema import Parameter, Schema, is_value_of, text_of
 from gpujac.core.aval import Aval, dtype_of, shape_of
-from gpujac.core.trace import Tracer, put_aside, top_trace
+from gpujac.core.trace import OPEN, Tracer, top_trace
 from gpujac.errors import ArgumentTypeError, MissingRuleError, RegistrationError
 from gpujac.transforms import flatten as fl
 
@@ -145,12 +145,14 @@ class CustomOp:
     def ran(self, kernel: Part, arrangement: Arrangement, xs: Sequence[Any]) -> tuple:
         """The results of an implementation, checked; transforms are put aside meanwhile."""
         token = ranges.push(self.qualname, ranges.KERNEL)
-        traces = put_aside([])
+        opened = OPEN  # with no trace open, what runs is plain code of arrays
+        traces, opened.traces = opened.traces, []
         try:
             result = kernel.function(*xs) if self.bare else kernel.function(*arrangement.args(xs))
         finally:
-            put_aside(traces)
-            ranges.pop(token)
+            opened.traces = traces
+            if token is not None:
+                ranges.pop(token)
         if result.__class__ is ndarray and self.single and result.base is None:
             for x in xs:
                 if result is x:

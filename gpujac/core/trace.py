@@ -29,7 +29,7 @@ class _Open(threading.local):
         self.resting: list[Trace] = []
 
 
-_OPEN = _Open()
+OPEN = _Open()  # read by the hot paths of custom operations, else through the functions below
 
 
 def innermost() -> "Trace | None":
@@ -37,7 +37,7 @@ def innermost() -> "Trace | None":
 
     Dispatch never asks this; it looks at operands only.
     """
-    traces, resting = _OPEN.traces, _OPEN.resting
+    traces, resting = OPEN.traces, OPEN.resting
     if not resting:
         return traces[-1] if traces else None
     return next((t for t in reversed(traces) if t not in resting), None)
@@ -45,26 +45,17 @@ def innermost() -> "Trace | None":
 
 def rest(trace: "Trace") -> None:
     """Until `wake`, arrays that are made do not belong to this trace: a rule is at work below it."""
-    _OPEN.resting.append(trace)
+    OPEN.resting.append(trace)
 
 
 def wake() -> None:
     """End the latest `rest`."""
-    _OPEN.resting.pop()
-
-
-def put_aside(traces: "list[Trace]") -> "list[Trace]":
-    """Make these the open traces of this thread; returns the former ones, to be put back in `finally`.
-
-    With none open, what runs is plain code of arrays: the implementation of a custom operation.
-    """
-    before, _OPEN.traces = _OPEN.traces, traces
-    return before
+    OPEN.resting.pop()
 
 
 def open_traces() -> "list[Trace]":
     """The traces that are open in this thread, the innermost last; not to be changed."""
-    return _OPEN.traces
+    return OPEN.traces
 
 
 class Trace:
@@ -83,20 +74,20 @@ class Trace:
         self.alive = True
         self.origin = origin
         self.code: CodeType | None = None  # the user's code that made the latest tracer
-        _OPEN.traces.append(self)
+        OPEN.traces.append(self)
 
     def close(self) -> None:
         """Mark the transform as finished: its tracers raise from now on."""
         self.alive = False
-        if self in _OPEN.traces:
-            _OPEN.traces.remove(self)
+        if self in OPEN.traces:
+            OPEN.traces.remove(self)
 
     def reopen(self) -> None:
         """Open a closed transform again, now the innermost: its tracers are valid until the next `close`."""
         with _LOCK:
             self.level = LATEST[0] = next(_COUNTER)
         self.alive = True
-        _OPEN.traces.append(self)
+        OPEN.traces.append(self)
 
     def leaked(self, *operands: Any) -> LeakedTracerError:
         """The error for a tracer, one of `operands`, that outlived this trace."""

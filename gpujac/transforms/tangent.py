@@ -14,7 +14,7 @@ from gpujac.backends.choose import HOST_TYPES
 from gpujac.backends.choose import WRITABLE as WRITABLE_ARRAYS
 from gpujac.backends.host import HOST
 from gpujac.core.aval import Shape, aval_of, dtype_of, kind, shape_of
-from gpujac.core.trace import Trace, rest, wake
+from gpujac.core.trace import OPEN, Trace
 from gpujac.ops.agree import agreement
 
 WRITABLE = WRITABLE_ARRAYS  # one set: a backend that is loaded later adds its arrays
@@ -204,11 +204,12 @@ class TangentTrace(Trace):
             found = op.decomposed(operands)
             if found is not NotImplemented:
                 return found
-        rest(self)
+        resting = OPEN.resting  # as `rest` and `wake` do
+        resting.append(self)
         try:
             ys, dys = self.called(op, values, ts)
         finally:
-            wake()
+            resting.pop()
         if len(ys) == 1:
             return (self._called_result(op, ys[0], dys[0]),)
         return tuple([self._called_result(op, y, t) for y, t in zip(ys, dys, strict=True)])

@@ -12,7 +12,7 @@ from gpujac.ops.contract import Contract
 @pytest.fixture
 def open_levels() -> Callable[[], int]:
     """How many transforms are open in this thread."""
-    return lambda: len(trace._OPEN.traces)
+    return lambda: len(trace.OPEN.traces)
 
 
 @pytest.fixture

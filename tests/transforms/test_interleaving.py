@@ -12,7 +12,7 @@ import pytest
 import gpujac as gj
 import gpujac.numpy as gnp
 from gpujac.backends.memory import freeze, is_frozen, thaw
-from gpujac.core.trace import _OPEN
+from gpujac.core.trace import OPEN
 from gpujac.ops.structure import sum_over
 from gpujac.program import ir
 from gpujac.program.ir import Scale
@@ -84,7 +84,7 @@ def test_open_traces_of_one_thread_are_not_the_others():
     def call(name, depth):
         def f(x):
             inside.wait(timeout=30)
-            seen[name] = [t.origin for t in _OPEN.traces]
+            seen[name] = [t.origin for t in OPEN.traces]
             inside.wait(timeout=30)
             return (x * x).sum()
 
@@ -95,7 +95,7 @@ def test_open_traces_of_one_thread_are_not_the_others():
 
     together(lambda: call("one", 1), lambda: call("two", 2))
     assert seen == {"one": ["one"], "two": ["two", "two"]}
-    assert _OPEN.traces == []
+    assert OPEN.traces == []
 
 
 def test_arrays_that_a_namespace_makes_belong_to_the_transform_of_their_thread():
@@ -274,7 +274,7 @@ def test_tasks_that_take_turns_never_see_each_other():
         for _ in range(5):
             _, pullback = gj.vjp(lambda x: np.sin(x) * k, X)
             await asyncio.sleep(0)
-            assert _OPEN.traces == []
+            assert OPEN.traces == []
             results.append(pullback(np.ones(3))[0])
             await asyncio.sleep(0)
             results.append(gj.jacrev(lambda x: x**k)(X).sum(axis=0))

@@ -71,7 +71,7 @@ def hook(monkeypatch):
 
 
 def nothing_is_left(events):
-    assert trace._OPEN.traces == []
+    assert trace.OPEN.traces == []
     assert not memory.is_frozen()
     assert WIDE.flags.writeable
     assert X.flags.writeable
@@ -216,7 +216,7 @@ def test_a_generator_that_waits_between_transforms_has_none_open():
 
     iterator = values()
     np.testing.assert_allclose(next(iterator), 2 * X)
-    assert trace._OPEN.traces == []
+    assert trace.OPEN.traces == []
     np.testing.assert_allclose(gj.grad(lambda x: (next(iterator) * x).sum())(X), 3 * X**2)
 
 
@@ -240,7 +240,7 @@ def test_a_levels_trace_is_taken_off_exactly():
     seen = []
 
     def look(x):
-        seen.append([type(t).__name__ for t in trace._OPEN.traces])
+        seen.append([type(t).__name__ for t in trace.OPEN.traces])
         return x
 
     f = lambda x: (look(x) * gj.grad(lambda u: (look(u) * u * x).sum())(x)).sum()
@@ -249,7 +249,7 @@ def test_a_levels_trace_is_taken_off_exactly():
     assert seen == [
         ["VmapTrace", "JvpTrace"], ["VmapTrace", "JvpTrace", "LinearizeTrace"], ["LinearizeTrace"]
     ]  # fmt: skip
-    assert trace._OPEN.traces == []
+    assert trace.OPEN.traces == []
 
 
 def test_a_callback_that_raises():
