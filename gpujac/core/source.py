@@ -16,6 +16,7 @@ WRAPPED: dict[int, CodeType] = {}  # the part of it whose arrays reach the user 
 _WRAPPING = frozenset((
     "gpujac.transforms.hot", "gpujac.transforms.jvp", "gpujac.transforms.linearize",
     "gpujac.transforms.pieces", "gpujac.transforms.sweep", "gpujac.transforms.tangent", "gpujac.transforms.tape",
+    "gpujac.transforms.vjp", "gpujac.transforms.vmap",
     "gpujac.ops.agree", "gpujac.ops.elementwise",
 ))  # fmt: skip
 

@@ -18,6 +18,7 @@ from gpujac.errors import LeakedTracerError
 _COUNTER = itertools.count(1)
 _LOCK = threading.Lock()
 _getframe = sys._getframe
+_DEPTHS: dict[int, int] = {}  # by the id of the code of ours three frames above a new tracer: how deep the user's is
 LATEST = [0]  # the last level given out: stamps tracers with "which transforms were open"
 
 
@@ -61,7 +62,7 @@ def open_traces() -> "list[Trace]":
 class Trace:
     """One open transform; subclasses say what an operation means to it."""
 
-    __slots__ = ("level", "alive", "origin", "code")
+    __slots__ = ("level", "alive", "origin", "code", "source")
     transform = "trace"
     batches = False  # whether its tracers are many plain values at once, and nothing else
     dual = False  # whether `aux` of its tracers is a tangent
@@ -74,6 +75,7 @@ class Trace:
         self.alive = True
         self.origin = origin
         self.code: CodeType | None = None  # the user's code that made the latest tracer
+        self.source: CodeType | None = None  # the code of the function that is transformed
         OPEN.traces.append(self)
 
     def close(self) -> None:
@@ -93,6 +95,8 @@ class Trace:
         """The error for a tracer, one of `operands`, that outlived this trace."""
         mine = [x for x in operands if isinstance(x, Tracer) and x.owner is self]
         line = mine[0].made_at() if mine else None
+        if line is None and mine and self.source is not None:  # an argument of the function
+            line = line_at(self.source, 0)
         return LeakedTracerError(
             f"a traced array{_kind(mine)} escaped from {self.transform} of {self.origin} and was used after "
             "that transform had finished; return the value from the function (or pass it out "
@@ -102,8 +106,11 @@ class Trace:
 
     def called_from(self, frame: FrameType | None) -> tuple[CodeType | None, int]:
         """The innermost code of the user's from a frame outwards and its instruction."""
+        first, depth = frame, 3
         while frame is not None and id(frame.f_code) in INTERNAL_CODE:
-            frame = frame.f_back
+            frame, depth = frame.f_back, depth + 1
+        if first is not None and frame is not None and id(first.f_code) in INTERNAL_CODE:
+            _DEPTHS[id(first.f_code)] = depth
         if frame is not None and frame.f_code is self.code:  # known: nothing has to be asked
             return frame.f_code, frame.f_lasti
         spot = spot_above(frame)
@@ -180,10 +187,19 @@ class Tracer:
         except ValueError:  # a stack without so many frames
             frame = _getframe(0)
         code: CodeType | None = frame.f_code
-        self.at = frame.f_lasti
         if code is not owner.code:
-            code, self.at = (None, 0) if id(code) in WRAPPED else owner.called_from(frame)
+            # most of our functions are as deep below the user's code each time: one frame to look at, not all
+            depth = _DEPTHS.get(id(code))
+            try:
+                user = None if depth is None else _getframe(depth)
+            except ValueError:
+                user = None
+            if user is None or user.f_code is not owner.code:
+                self.code, self.at = (None, 0) if id(code) in WRAPPED else owner.called_from(frame)
+                return
+            frame, code = user, user.f_code
         self.code = code
+        self.at = frame.f_lasti
 
     def mark(self) -> None:
         """Take note of the user's line where a transform hands out a tracer that one of its sweeps made."""

@@ -96,6 +96,7 @@ def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,
     ts = point.tangents("jvp", tangents)
     token = ranges.push("jvp", ranges.TRANSFORM)
     trace = watched(JvpTrace)(fl.name_of(f))
+    trace.code = trace.source = getattr(f, "__code__", None)
     try:
         own = partial(fl.owned, others=point.leaves)
         tracers = [TracedArray(trace, x, t, *aval_of(x)) for x, t in zip(point.leaves, ts, strict=True)]

@@ -37,6 +37,7 @@ class Linearized:
         if keep:  # the sweep may come after the caller has written into its arrays
             point.leaves = [fl.private(x) for x in point.leaves]
         trace = watched(LinearizeTrace, lines)(fl.name_of(f), what)
+        trace.code = trace.source = getattr(f, "__code__", None)
         token = ranges.push("linearize", ranges.TRACE)
         try:
             if not keep:  # f itself could write into an array that it is called with

@@ -175,6 +175,7 @@ class _Call:
     def once(self, lanes: Lanes, start: int, stop: int) -> Any:
         """One pass over the lanes start to stop."""
         trace = watched(VmapTrace)(lanes.origin, stop - start, lanes, start)
+        trace.code = trace.source = getattr(self.f, "__code__", None)
         whole = (start, stop) == (0, self.size)
         try:
             tracers = [

@@ -481,3 +481,19 @@ def test_an_operation_asks_for_one_frame():
 
     calls(2)  # what is done once
     assert calls(101) - calls(1) == 200
+
+
+@pytest.mark.parametrize("transform", [gj.grad, gj.vmap, gj.jacfwd], ids=["grad", "vmap", "jacfwd"])
+def test_a_leaked_argument_names_the_function_that_it_was_an_argument_of(transform):
+    kept = []
+
+    def helper(y):
+        return np.sin(y)
+
+    def leaking(x):
+        kept.append(x)
+        return helper(x)
+
+    transform(leaking)(np.ones(2) if transform is not gj.grad else 1.0)
+    with pytest.raises(gj.LeakedTracerError, match=r"def leaking\(x\)"):
+        kept[0] + 1.0
