@@ -23,6 +23,10 @@ CASES = {
     "transforms": (
         ("tests/transforms/test_cupy.py", "tests/transforms/test_cupy_again.py",
          "tests/transforms/test_cupy_note.py"), ""),
+    "control flow, custom functions and operations": (
+        ("tests/control/test_control_cupy.py", "tests/control/test_custom_cupy.py",
+         "tests/control/test_custom_kernels.py"), ""),
+    "parity with torch.func": (("tests/parity/test_on_cupy.py",), ""),
     "zoo": (("tests/test_zoo_cupy.py",), ""),
     "random programs, 20 each": (("tests/test_fuzz_cupy.py",), ""),
 }  # fmt: skip
