@@ -18,7 +18,6 @@ from gpujac.errors import LeakedTracerError
 _COUNTER = itertools.count(1)
 _LOCK = threading.Lock()
 _getframe = sys._getframe
-_DEPTHS: dict[int, int] = {}  # by the id of the code of ours three frames above a new tracer: how deep the user's is
 LATEST = [0]  # the last level given out: stamps tracers with "which transforms were open"
 
 
@@ -106,11 +105,8 @@ class Trace:
 
     def called_from(self, frame: FrameType | None) -> tuple[CodeType | None, int]:
         """The innermost code of the user's from a frame outwards and its instruction."""
-        first, depth = frame, 3
         while frame is not None and id(frame.f_code) in INTERNAL_CODE:
-            frame, depth = frame.f_back, depth + 1
-        if first is not None and frame is not None and id(first.f_code) in INTERNAL_CODE:
-            _DEPTHS[id(first.f_code)] = depth
+            frame = frame.f_back
         if frame is not None and frame.f_code is self.code:  # known: nothing has to be asked
             return frame.f_code, frame.f_lasti
         spot = spot_above(frame)
@@ -188,16 +184,8 @@ class Tracer:
             frame = _getframe(0)
         code: CodeType | None = frame.f_code
         if code is not owner.code:
-            # most of our functions are as deep below the user's code each time: one frame to look at, not all
-            depth = _DEPTHS.get(id(code))
-            try:
-                user = None if depth is None else _getframe(depth)
-            except ValueError:
-                user = None
-            if user is None or user.f_code is not owner.code:
-                self.code, self.at = (None, 0) if id(code) in WRAPPED else owner.called_from(frame)
-                return
-            frame, code = user, user.f_code
+            self.code, self.at = (None, 0) if id(code) in WRAPPED else owner.called_from(frame)
+            return
         self.code = code
         self.at = frame.f_lasti
 
