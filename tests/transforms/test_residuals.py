@@ -19,7 +19,6 @@ W = np.sin(np.arange(64.0)).reshape(8, 8) / 4
 
 @pytest.fixture
 def no_collector():
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
