@@ -78,6 +78,7 @@ _MASKED = "the number stands where a mask, or a factor of zero, hides it"
 _RECAST = "the dtype named here is put right by the cast that follows"
 _ANYWHERE = "the mapped axis is named, so any place among the named ones is right"
 _FASTER = "the other branch gives the same numbers, slower"
+_COMMUTES = "the two are multiplied"
 _BELOW = "the term changes by less than the last bit"
 EQUIVALENT = {
     "aligned: -axis  ->  axis": _FASTER,
@@ -94,7 +95,9 @@ EQUIVALENT = {
     "ComplexAbs.jvp: real(dtype_of(z), dtype_of(result))  ->  real(dtype_of(result), dtype_of(z))": _RECAST,
     "Inv.jvp: contract('ij', 'jk', 'ik')  ->  contract('jk', 'ij', 'ik')": "a palindrome: r t r",
     "Slogdet.jvp: 2  ->  3  in  (2,)": "the shape of a constant that is sliced is asked by its transpose only",
-    "_ratio: 1.0  ->  2.0  in  where(equal(x, 0), 1.0, y)": _MASKED,
+    "_ratio: 1.0  ->  2.0  in  where(both, 1.0, y)": _MASKED,
+    "Svd.jvp: _sum_of(p, _row(s), ph, _column(s))  ->  _sum_of(_row(s), p, ph, _column(s))": _COMMUTES,
+    "Svd.jvp: _sum_of(p, _column(s), ph, _row(s))  ->  _sum_of(_column(s), p, ph, _row(s))": _COMMUTES,
     "_off_diagonal: gaps + eye  ->  gaps - eye": _MASKED,
     "Eigvalsh.jvp: real(found.dtype, result.dtype)  ->  real(result.dtype, found.dtype)": _RECAST,
     "Svdvals.jvp: real(found.dtype, result.dtype)  ->  real(result.dtype, found.dtype)": _RECAST,
