@@ -211,7 +211,10 @@ class TangentTrace(Trace):
         finally:
             resting.pop()
         if len(ys) == 1:
-            return (self._called_result(op, ys[0], dys[0]),)
+            y, t = ys[0], dys[0]
+            if y.__class__ is ndarray and y.dtype.kind in "fc" and t.__class__ is not TracedArray:
+                return (TracedArray(self, y, t, y.shape, y.dtype),)  # the usual case, one call less
+            return (self._called_result(op, y, t),)
         return tuple([self._called_result(op, y, t) for y, t in zip(ys, dys, strict=True)])
 
     def _called_result(self, op: Any, y: Any, t: Any) -> Any:
