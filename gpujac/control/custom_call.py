@@ -86,10 +86,14 @@ class RuleMap(HeldMap):
 
     def __init__(self, call: CustomCall, primals: tuple, ys: tuple, residuals: Any, present: tuple) -> None:
         self.name = call.name
-        self.src = src = _avals(primals)
-        (y,) = ys if len(ys) == 1 else (None,)
-        same = y.__class__ is ndarray and len(src) == 1 and y.dtype is src[0].dtype and y.shape == src[0].shape
-        self.dst = src if same else _avals(ys)
+        if len(primals) == 1 and len(ys) == 1:  # most calls, and most of them keep shape and dtype
+            (y,) = ys
+            a = aval_of(primals[0])
+            self.src = self.dst = (a,)
+            if y.__class__ is not ndarray or y.dtype is not a.dtype or y.shape != a.shape:
+                self.dst = (aval_of(y),)
+        else:
+            self.src, self.dst = tuple(map(aval_of, primals)), tuple(map(aval_of, ys))
         self.call = call
         self.primals = primals if call.pushes else ()
         self.anew = False
@@ -132,12 +136,6 @@ class RuleMap(HeldMap):
         return guarded_tree(self.residuals)[0] if self.anew else self.residuals
 
 
-def _avals(xs: tuple) -> tuple[Aval, ...]:
-    if len(xs) == 1:
-        return (aval_of(xs[0]),)
-    return tuple([aval_of(x) for x in xs])
-
-
 def transposable(call: CustomCall, residuals: Any, src: Sequence[Aval], dst: Sequence[Aval],
                  present: Sequence[int]) -> Program:  # fmt: skip
     """The cotangent rule as a linear program: cotangents of the results in, of the operands out."""
@@ -168,7 +166,10 @@ def _pulled(program: Program, ts: list, dst: Sequence[Aval]) -> list:
 
 def is_foreign(xs: Sequence[Any]) -> bool:
     """Whether there are arrays of a library whose operators may refuse a traced array beside them."""
-    return bool([x for x in xs if x.__class__ is not ndarray and _is_foreign(payload(x))])
+    for x in xs:
+        if x.__class__ is not ndarray and _is_foreign(payload(x)):
+            return True
+    return False
 
 
 def _is_foreign(x: Any) -> bool:

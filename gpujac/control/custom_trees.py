@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from numpy import ndarray
+
 from gpujac import trees
 from gpujac.backends.choose import is_array
 from gpujac.control.custom_call import (
@@ -150,8 +152,10 @@ class TreeCall(CustomCall):
         flat = found if self.layout is None else self.layout.matched(
             found, lambda i: f"{self.name}: cotangent {i} of bwd", "that part of the argument is no array"
         )  # fmt: skip
-        if len(src) == 1 and (flat[0] is None or fits(flat[0], src[0])):
-            return [flat[0]]
+        if len(src) == 1:
+            (t,), (a,) = flat, src
+            if t.__class__ is ndarray and t.dtype is a.dtype and t.shape == a.shape:  # of what carries a derivative
+                return [t]
         like = next(t for t in cts if t is not None)
         return [
             t if t is None or fits(t, a) else self._cotangent(p, t, src, like)

@@ -98,6 +98,7 @@ class OpCall(CustomCall):
         self.pull: Any = parts["backward"].function if self.paired else None
         self.host = parts.get("cpu")
         self.usual = self.op.bare and self.op.single
+        self.only = self.op.names[0] if self.op.bare and len(self.op.names) == 1 else None  # the one argument
         self.context: Context | None = None  # of the latest backward
         self.pushes = "jvp" in parts
         self.composite = not self.reverse and not self.pushes  # derivatives are left to its decomposition
@@ -179,12 +180,12 @@ class OpCall(CustomCall):
         if context is None or context.present is not present:
             context = self.context = Context(self, present, len(src))
         result = rule(context, residuals, *cts)
+        if self.only is not None and result.__class__ is dict and len(result) == 1:
+            t, (a,) = result.get(self.only), src
+            if t.__class__ is ndarray and t.dtype is a.dtype and t.shape == a.shape:
+                return [t]
         names = op.names
         if op.bare and result.__class__ is dict and len(result) == len(names):
-            if len(names) == 1:
-                t, (a,) = result.get(names[0], _ABSENT), src
-                if t.__class__ is ndarray and t.dtype is a.dtype and t.shape == a.shape:
-                    return [t]
             found = [result.get(name, _ABSENT) for name in names]
             for t, a in zip(found, src, strict=True):
                 if t is not None and (t is _ABSENT or not fits(t, a)):

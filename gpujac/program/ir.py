@@ -171,16 +171,12 @@ class Held:
     Shape and dtype are those of its largest result.
     """
 
-    __slots__ = ("map", "reads", "shape", "dtype")
-
-    @property
-    def picks(self) -> int:
-        """How many `Pick` entries follow."""
-        count = len(self.map.dst)
-        return 0 if count == 1 else count
+    __slots__ = ("map", "picks", "reads", "shape", "dtype")
 
     def __init__(self, map: Any, reads: tuple, shape: Shape, dtype: Any) -> None:
         self.map = map
+        count = len(map.dst)
+        self.picks = 0 if count == 1 else count  # how many `Pick` entries follow
         self.reads = reads
         self.shape = shape
         self.dtype = dtype

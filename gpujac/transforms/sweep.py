@@ -92,7 +92,7 @@ def _pull_other(entry: Any, ct: Any, cts: list, pieces: dict, entries: list) -> 
         cts[var][entry.which] = ct
         return
     if kind is Held:
-        for var, part in zip(entry.reads, pull_held(entry.map, ct if entry.picks else [ct]), strict=True):
+        for var, part in zip(entry.reads, pull_held(entry.map, ct if entry.picks else [ct])):
             if part is not None:
                 cts[var] = part if cts[var] is None else plus(cts[var], part)
         return

@@ -196,9 +196,11 @@ class TangentTrace(Trace):
         if len(operands) == 1 and self.alive:  # it is ours, or another trace would have been asked
             (x,) = operands
             values, ts = (x.value,), (x.aux,)
+            absent = ts[0] is None
         else:
             values, ts = self.split(operands)
-        if not [t for t in ts if t is not None]:
+            absent = not [t for t in ts if t is not None]
+        if absent:
             return tuple([self.boxed(y) for y in op(*values)])
         if op.composite:
             found = op.decomposed(operands)
