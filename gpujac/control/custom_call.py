@@ -166,7 +166,7 @@ def _pulled(program: Program, ts: list, dst: Sequence[Aval]) -> list:
 
 def is_foreign(xs: Sequence[Any]) -> bool:
     """Whether there are arrays of a library whose operators may refuse a traced array beside them."""
-    for x in xs:
+    for x in xs:  # noqa: SIM110 (a generator costs as much as all the rest of a call's checks)
         if x.__class__ is not ndarray and _is_foreign(payload(x)):
             return True
     return False
