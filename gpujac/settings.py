@@ -15,6 +15,7 @@ asyncio tasks started there) only; assigning to an attribute changes it for the 
 | `debug_nans` | False, True | stop at the first operation that makes a NaN or an infinity; one wait per operation |
 | `tracebacks` | "short", "full" | whether errors in your function show two frames of ours in a row, or all |
 | `deterministic` | False, True | repeated indices are added up in their order, equal bit for bit in every run |
+| `plan_memory` | bytes, "64MB", None | memory of planned sweeps kept for the next Jacobian of the same program |
 | `malloc_trim` | "auto", "off" | glibc hint that keeps freed blocks of 0.1 to 32 MB mapped |
 | `sanitize` | "undefined", "address", "off" | what kernels are watched for on the CPU; "address" needs libasan loaded |
 
@@ -55,6 +56,7 @@ kernels: str
 debug_nans: bool
 tracebacks: str
 deterministic: bool
+plan_memory: int | None
 malloc_trim: str
 sanitize: str
 
@@ -176,6 +178,7 @@ _SETTINGS: Mapping[str, _Setting] = {
     "debug_nans": _Setting(False, _flag, _flag_of_text),
     "tracebacks": _words("short", "full"),
     "deterministic": _Setting(False, _flag, _flag_of_text),
+    "plan_memory": _Setting(64_000_000, parse_bytes, _size_or_none_of_text),
     "malloc_trim": _words("auto", "off"),
     "sanitize": _words("undefined", "address", "off"),
 }

@@ -14,7 +14,9 @@ from typing import Any
 from profiling import environment, memory, report
 from profiling.cases import Case, jacobian_cases
 from profiling.libraries import LOADERS, Library
+from profiling.memory_cases import memory_cases
 from profiling.protocol import Effort, Timing, numpy_probe, time_case
+from profiling.sweep_cases import sweep_cases
 from profiling.transform_cases import transform_cases
 from profiling.values import difference
 
@@ -24,13 +26,13 @@ QUICK = Effort(rounds=5, batch_s=0.005)
 
 def all_cases() -> dict[str, Case]:
     """Return every timed case by its name, in the order of the table."""
-    return {case.name: case for case in jacobian_cases() + transform_cases()}
+    return {case.name: case for case in jacobian_cases() + transform_cases() + sweep_cases()}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m profiling.bench", description=__doc__)
-    names = [*all_cases(), *memory.CASES]
+    names = [*all_cases(), *memory_cases()]
     parser.add_argument("--case", action="append", choices=names, metavar="NAME", help="repeatable; default all")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds per case (default 21)")
@@ -127,10 +129,10 @@ def agreeing_calls(case: Case, libraries: dict[str, Library], row: report.Row) -
 
 def measure(options: argparse.Namespace) -> list[report.Row]:
     """Run the chosen cases one after the other, memory first while this process is small."""
-    names = options.case or [*all_cases(), *memory.CASES]
+    names = options.case or [*all_cases(), *memory_cases()]
     wanted = tuple(name for name in LOADERS if name != "gpujac" or not options.peers_only)
     rows = {}
-    for name in (name for name in memory.CASES if name in names):
+    for name in (name for name in memory_cases() if name in names):
         rows[name] = memory.row(name, wanted)
         print(f"{name}: {rows[name].verdict()}", flush=True)
     effort = QUICK if options.quick else Effort()
@@ -142,7 +144,7 @@ def measure(options: argparse.Namespace) -> list[report.Row]:
         for name, case in timed.items():
             rows[name] = run_case(case, libraries, effort, probe)
             print(f"{name}: {rows[name].verdict()}", flush=True)
-    return [rows[name] for name in [*timed, *memory.CASES] if name in rows]
+    return [rows[name] for name in [*timed, *memory_cases()] if name in rows]
 
 
 def keep(rows: list[report.Row], options: argparse.Namespace) -> None:
@@ -162,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run; return 0, or 1 when values differ or gpujac fails. A missed target is only shown."""
     options = arguments(argv)
     if options.list:
-        print("\n".join([*all_cases(), *memory.CASES]))
+        print("\n".join([*all_cases(), *memory_cases()]))
         return 0
     environment.enter()
     if not options.peers_only:

@@ -17,6 +17,7 @@ from profiling import bench, environment, memory, report
 from profiling.bench import all_cases
 from profiling.cases import chain, elementwise, logistic, robertson
 from profiling.libraries import Library
+from profiling.memory_cases import memory_cases
 from profiling.protocol import (
     LIMIT,
     REPEATS,
@@ -29,6 +30,7 @@ from profiling.protocol import (
     time_case,
 )
 from profiling.report import Row, Target
+from profiling.sweep_cases import FORMS, grid
 from profiling.transform_cases import custom_sines, deep, mixed, mostly_constant, op_sines, sines
 from profiling.values import difference
 
@@ -323,9 +325,9 @@ def test_the_cases_ask_what_was_promised() -> None:
         "chain-vmap": ["<= 2 us/op"],
         "layers-jacrev": layers,
         "layers-jacfwd": layers,
-        "network-jacrev": ["<= 0.9 x torch"],
+        "network-jacrev": ["<= 0.75 x torch"],
         "robertson-jacrev": ["<= 0.3 x torch"],
-        "robertson-vmap-jacrev": ["<= 0.5 x torch"],
+        "robertson-vmap-jacrev": ["<= 0.5 x torch", "<= 1.3 x jax"],
         "elementwise-jacrev": ["<= 0.1 x jax"],
         "elementwise-jacfwd": ["<= 1 x jax"],
         "logistic-hessian": ["<= 0.12 x torch", "<= 1.3 x jax"],
@@ -343,10 +345,19 @@ def test_the_cases_ask_what_was_promised() -> None:
         "custom-op": ["<= 5 us/op"],
         "checkpoint-16": ["<= 6 x"],
         "checkpoint-100000": ["<= 2 x"],
+        "brusselator-roll-32": ["<= 1.3 x jax"],
+        "brusselator-slices-32": ["<= 1.3 x jax"],
+        "brusselator-pad-32": ["<= 1.3 x jax"],
+        "brusselator-roll-64": ["<= 1.3 x jax"],
+        "brusselator-slices-64": ["<= 1.3 x jax"],
+        "brusselator-pad-64": ["<= 1.3 x jax"],
     }
-    assert {name: limit for name, (_, limit) in memory.CASES.items()} == {
+    assert {name: case.at_most for name, case in memory_cases().items()} == {
         "memory-preallocate": 1.15,
         "memory-stack": 2.15,
+        "memory-brusselator-roll-32": 1.2,
+        "memory-brusselator-roll-64": 1.2,
+        "memory-brusselator-slices-64": 1.2,
     }
 
 
@@ -414,14 +425,26 @@ def test_all_inputs_and_constants_are_double_precision() -> None:
 
 
 def test_memory_case_notices_a_wrong_jacobian() -> None:
-    x = memory.point(6)
-    f, eye = memory.coupled(np), np.eye(6)
+    case = memory_cases()["memory-preallocate"]
+    x = case.point(6)
+    f, eye = case.program(np, 6), np.eye(6)
     wide = x.astype(np.float64)
     columns = [(f(wide + 1e-6 * e) - f(wide - 1e-6 * e)) / 2e-6 for e in eye]
     jacobian = np.stack(columns, axis=1).astype(np.float32)
-    assert memory.relative_error(jacobian, x) < 1e-5
-    assert memory.relative_error(jacobian.T, x) > 1e-2
+    assert memory.relative_error(case, jacobian, 6) < 1e-5
+    assert memory.relative_error(case, jacobian.T, 6) > 1e-2
 
 
 def test_memory_ratio_is_extra_over_jacobian() -> None:
     assert memory.Peak(212, 100, 1.0, 0.0).ratio == 2.12
+
+
+def test_the_brusselator_is_the_same_in_all_formulations() -> None:
+    y = grid(5)
+    first = FORMS["roll"](np, 5)(y)
+    assert first.shape == (2, 5, 5)
+    for form in FORMS.values():
+        np.testing.assert_allclose(form(np, 5)(y), first, rtol=1e-12)
+    # diffusion moves what reacts from place to place, and makes none
+    u = y[0]
+    np.testing.assert_allclose(first.sum(), (1.0 - u).sum(), rtol=1e-9)

@@ -23,6 +23,7 @@ DEFAULTS = {
     "debug_nans": False,
     "tracebacks": "short",
     "deterministic": False,
+    "plan_memory": 64_000_000,
     "malloc_trim": "auto",
     "sanitize": "undefined",
 }

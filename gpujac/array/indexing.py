@@ -19,6 +19,7 @@ from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
 from gpujac.ops.batching import harmless
+from gpujac.ops.overwrite import set_slice
 
 
 def getitem(x: Any, key: Any) -> Any:
@@ -71,9 +72,8 @@ def _is_that_view(x: Tracer, key: Any, value: Tracer) -> bool:
 def _written(x: Any, key: tuple, value: Any) -> Any:
     if all(_is_basic(k) for k in key):
         src, basic, new = _normalize(x.shape, key)
-        target = ix.slice_of(src, basic).dst
         lead = tuple(x.shape[: len(x.shape) - len(src)])
-        return ix.set_slice(src, basic)(x, _fitted(value, lead + new, lead + target, x))
+        return set_slice(src, basic)(x, _fitted(value, lead + new, lead + ix.slice_of(src, basic).dst, x))
     mask = _whole_mask(x, key)
     if mask is not None and shape_of(value) == ():
         return ew.where(mask, _weak(value, x), x)

@@ -213,11 +213,11 @@ def solve(a: Any, b: Any) -> Any:
     _check_inner(a, b, -1, -1 if vector else -2, "solve")
     if vector:
         lead = tuple(a.shape[:-2])
-        return la.SOLVE_VECTOR(a, c.broadcast(b, lead + tuple(b.shape)) if lead else b)
+        return la.solve(a, c.broadcast(b, lead + tuple(b.shape)) if lead else b, True)
     lead = c.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if tuple(a.shape[:-2]) not in ((), lead):
         a = c.broadcast(a, lead + tuple(a.shape[-2:]))
-    return la.SOLVE_MATRIX(a, c.broadcast(b, lead + tuple(b.shape[-2:])))
+    return la.solve(a, c.broadcast(b, lead + tuple(b.shape[-2:])), False)
 
 
 def inv(a: Any) -> Any:

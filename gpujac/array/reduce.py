@@ -17,6 +17,7 @@ from gpujac.errors import ArgumentError, DispatchError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import reduce as rd
+from gpujac.ops import running
 from gpujac.ops import structure as st
 
 
@@ -278,7 +279,7 @@ def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     x = c.counted(x if dtype is None else c.astype(x, dtype))
     if axis is None:
         x, axis = sh.ravel(x), 0
-    return st.cumsum(tuple(x.shape), c.axis_of(axis, len(x.shape), "cumsum"), False)(x)
+    return running.cumsum(tuple(x.shape), c.axis_of(axis, len(x.shape), "cumsum"), False)(x)
 
 
 def cumprod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:

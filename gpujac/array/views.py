@@ -22,6 +22,7 @@ from gpujac.errors import DTypeError, MutationError, ShapeError
 from gpujac.ops import elementwise as ew
 from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
+from gpujac.ops.last_writer import LastWriter
 
 
 def link(parent: Tracer, view: Tracer, how: Any, handlers: tuple) -> None:
@@ -135,7 +136,7 @@ def write_positions(x: Any, flat: Any, value: Any) -> Any:
     if count == 0:
         return x
     flat = placed(flat, x) if isinstance(flat, np.ndarray) else flat
-    source = ix.LastWriter(size)(flat)
+    source = LastWriter(size)(flat)
     value = st.reshape(tuple(value.shape), (count,))(value)
     chosen = ix.take(count, 0)(value, ew.maximum(source, 0))
     old = st.reshape(tuple(x.shape), (size,))(x)

@@ -1,5 +1,6 @@
 """Counting what emulated GPU work would have cost: launches, bytes, allocations, waits."""
 
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -16,13 +17,17 @@ class Counts:
     `allocated_bytes`: new device arrays; `uploads`: arrays copied from the host; `syncs`: waits for
     a value on the host. `by_name`: launches per kernel or function. A library function counts as
     one launch also where CuPy takes several, except where `emulated_names.LAUNCHES` says more.
+    `downloaded_bytes`: copied to the host beside the user's stream; `steps`: what was done for that,
+    in order, as (step, launches before it).
     """
 
-    __slots__ = ("launches", "bytes", "allocations", "allocated_bytes", "uploads", "syncs", "by_name")
+    __slots__ = ("launches", "bytes", "allocations", "allocated_bytes", "uploads", "syncs", "by_name",
+                 "downloaded_bytes", "steps")  # fmt: skip
 
     def __init__(self) -> None:
         self.launches = self.bytes = self.allocations = self.allocated_bytes = 0
-        self.uploads = self.syncs = 0
+        self.uploads = self.syncs = self.downloaded_bytes = 0
+        self.steps: list[tuple[str, int]] = []
         self.by_name: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -75,12 +80,23 @@ def memory_limit(most_bytes: int, refused: Any) -> Iterator[None]:
         _LIMITS.remove(limit)
 
 
+@contextmanager
+def peak() -> Iterator["_Limit"]:
+    """Watch how many bytes of arrays made inside the block are held at once: `highest` is the most."""
+    limit = _Limit(sys.maxsize, MemoryError)
+    _LIMITS.append(limit)
+    try:
+        yield limit
+    finally:
+        _LIMITS.remove(limit)
+
+
 class _Limit:
     """Bytes that may be held, and are."""
 
     def __init__(self, most_bytes: int, refused: Any) -> None:
         self.most_bytes, self.refused = most_bytes, refused
-        self.held_bytes = 0
+        self.held_bytes = self.highest = 0
 
     def take(self, x: np.ndarray) -> None:
         """Count a new array until it is dropped."""
@@ -88,6 +104,7 @@ class _Limit:
         if self.held_bytes + size > self.most_bytes:
             raise self.refused(size, self.held_bytes, self.most_bytes)
         self.held_bytes += size
+        self.highest = max(self.highest, self.held_bytes)
         weakref.finalize(x, self.give_back, size)
 
     def give_back(self, size: int) -> None:
@@ -111,6 +128,13 @@ def uploaded() -> None:
     """Note an array copied from the host."""
     for counts in _LOCAL.counts:
         counts.uploads += 1
+
+
+def stepped(step: str, size_bytes: int = 0) -> None:
+    """Note a step of a copy to the host."""
+    for counts in _LOCAL.counts:
+        counts.steps.append((step, counts.launches))
+        counts.downloaded_bytes += size_bytes
 
 
 def synchronized() -> None:

@@ -15,8 +15,9 @@ import cupyx.scipy.special
 import numpy as np
 
 from gpujac import ranges, settings
-from gpujac.backends import chain_launch, launches
+from gpujac.backends import chain_launch, launches, matrices
 from gpujac.backends.chain import Chain, interpret
+from gpujac.backends.fetch import CuPyLane, Fetcher
 from gpujac.backends.host import OF_SCIPY, SCALARS
 from gpujac.backends.kernels import Kernel
 from gpujac.errors import ArgumentError, BackendError, KernelError
@@ -58,6 +59,19 @@ class CuPy:
     def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
         run = chain_launch.run if settings.get("kernels") != "off" else interpret
         return run(self, chain, shape, operands)
+
+    @property
+    def matrices(self) -> Any:
+        """The kernels of small matrices; None where they are switched off."""
+        return matrices if settings.get("kernels") != "off" else None
+
+    def cublas(self) -> tuple[Any, int]:
+        """cuBLAS's routines and the handle of this thread; they run on the current stream."""
+        return cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
+
+    def cusolver(self) -> tuple[Any, int]:
+        """cuSOLVER's routines and the handle of this thread; they run on the current stream."""
+        return cupy.cuda.cusolver, cupy.cuda.device.get_cusolver_handle()
 
     def function(self, name: str) -> Any:
         return _PLAIN.get(name) or self.special.get(name) or getattr(self.xp, name)
@@ -212,6 +226,12 @@ class CuPy:
     def memory_free_bytes(self) -> int | None:
         free, _ = cupy.cuda.runtime.memGetInfo()
         return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def fetcher(self) -> Any:
+        return Fetcher(CuPyLane(cupy))
+
+    def peak(self) -> Any:
+        return _Peak()
 
     def problem(self) -> str | None:
         """Why no device can be used, in the driver's words; None where one can."""

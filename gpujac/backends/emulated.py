@@ -21,7 +21,10 @@ from gpujac.backends import counts, shim
 from gpujac.backends.counts import counting, launched
 from gpujac.backends.cupy import CuPy, cupy
 from gpujac.backends.emulated_array import CURRENT, EmulatedArray, array, host, run, wrap
+from gpujac.backends.emulated_cublas import LIBRARY
 from gpujac.backends.emulated_names import NAMESPACE
+from gpujac.backends.emulated_stream import EmulatedLane
+from gpujac.backends.fetch import Fetcher
 from gpujac.backends.host import HOST
 from gpujac.backends.kernels import Kernel
 
@@ -60,11 +63,23 @@ class Emulated(CuPy):
     name = "emulated"
     xp: Any = NAMESPACE
 
+    def cublas(self) -> tuple[Any, int]:
+        return LIBRARY, 0
+
+    def cusolver(self) -> tuple[Any, int]:
+        return LIBRARY, 0
+
     def of_scipy(self, name: str) -> Any:
         return partial(_of_scipy, name)
 
     def memory_free_bytes(self) -> int | None:
         return HOST.memory_free_bytes()
+
+    def fetcher(self) -> Any:
+        return Fetcher(EmulatedLane())
+
+    def peak(self) -> Any:
+        return counts.peak()
 
     def problem(self) -> str | None:
         return None

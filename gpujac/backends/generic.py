@@ -34,6 +34,7 @@ class Generic:
     saturation_bytes: int | None = None
 
     fuses = False  # no kernels here: a chain would be as many passes as its steps
+    matrices = None
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -201,6 +202,12 @@ class Generic:
         return self.xp.asarray(self.xp.matrix_transpose(x), copy=True)
 
     def memory_free_bytes(self) -> int | None:
+        return None
+
+    def fetcher(self) -> Any:
+        return None
+
+    def peak(self) -> Any:
         return None
 
 

@@ -104,6 +104,7 @@ class Host:
     xp: Any = np
     saturation_bytes: int | None = None
     fuses = False  # no kernels here: a chain would be as many passes as its steps
+    matrices = None
 
     def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
         return interpret(self, chain, shape, operands)
@@ -232,6 +233,12 @@ class Host:
             return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         except (ValueError, OSError, AttributeError):
             return None
+
+    def fetcher(self) -> Any:
+        return None
+
+    def peak(self) -> Any:
+        return None
 
 
 HOST = Host()

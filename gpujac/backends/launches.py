@@ -15,6 +15,7 @@ import numpy as np
 from gpujac import settings
 from gpujac.backends import kernels
 from gpujac.backends.kernels import Kernel
+from gpujac.backends.layouts import Layout, c_order, layout, merged, span, steps
 from gpujac.errors import DTypeError
 
 GATHER, SCATTER_ADD = "ops/gather.cu", "ops/scatter_add.cu"
@@ -26,14 +27,6 @@ _MOST_BLOCKS = 1 << 16  # along one axis of a grid; threads walk further in step
 # Entries up to which offsets have 32 bits: the last step of a thread may go a grid beyond the end.
 LIMIT = 2**31 - _MOST_BLOCKS * _THREADS
 _PLANS = 1 << 12
-
-
-class Layout(NamedTuple):
-    """How an array lies in memory, strides in bytes."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype
 
 
 class Plan(NamedTuple):
@@ -68,7 +61,7 @@ def gather(be: Any, x: Any, index: Any, axis: int) -> Any:
     if not out.size:
         return out
     _check_not_empty("gather", x.shape, axis)
-    plan = _gather_plan(_layout(x), axis, _layout(index), LIMIT)
+    plan = _gather_plan(layout(x), axis, layout(index), LIMIT)
     x, index = _in_order(be, plan, x, index)
     be.launch(plan.kernel, plan.grid, plan.block, (x, index, out, *plan.scalars))
     return out
@@ -105,7 +98,7 @@ def scatter_add(be: Any, buffer: Any, index: Any, values: Any, rest: int) -> Non
         return
     values = values if values.dtype == buffer.dtype else be.cast(values, buffer.dtype)
     ordered = settings.get("deterministic") and buffer.dtype.name not in _ANY_ORDER
-    plan = _scatter_plan(_layout(buffer), at, _layout(index), _layout(values), ordered, LIMIT)
+    plan = _scatter_plan(layout(buffer), at, layout(index), layout(values), ordered, LIMIT)
     target, indices, values = _in_order(be, plan, buffer, index, values)
     arrays = (target, *(_sorted(be, indices, buffer.shape[at]) if ordered else (indices,)), values)
     be.launch(plan.kernel, plan.grid, plan.block, (*arrays, *plan.scalars))
@@ -127,10 +120,6 @@ def geometry(columns: int, rows: int, outer: int = 1) -> tuple[tuple[int, int, i
 
 
 # ---------------------------------------------------------------- before a launch
-
-
-def _layout(x: Any) -> Layout:
-    return Layout(x.shape, x.strides, x.dtype)
 
 
 def _in_order(be: Any, plan: Plan, *arrays: Any) -> list:
@@ -193,7 +182,7 @@ def _gather_plan(x: Layout, axis: int, index: Layout, limit: int) -> Plan:
     size, count = x.shape[axis], math.prod(index.shape)
     columns = count * seen.rest
     entries = columns * seen.rows0 * seen.rows1
-    wide = max(entries, size, _span(x), _span(index)) >= limit
+    wide = max(entries, size, span(x), span(index)) >= limit
     kind = x.dtype.name if x.dtype.kind == "c" else f"word{8 * x.dtype.itemsize}"
     name = f"gather_{kind}_i{8 * index.dtype.itemsize}_{_bits(wide)}"
     scalars = (seen.rows0, seen.rows1, columns, size, seen.rest, seen.rest1, *seen.strides[0], place)
@@ -207,7 +196,7 @@ def _scatter_plan(buffer: Layout, at: int, index: Layout, values: Layout, ordere
     seen, (buffer_copied, values_copied) = _seen(((buffer, at, at + 1), (values, at, end)))
     size, count = buffer.shape[at], math.prod(index.shape)
     columns = count * seen.rest
-    wide = max(columns * seen.rows0 * seen.rows1, *map(_span, (buffer, index, values)), size) >= limit
+    wide = max(columns * seen.rows0 * seen.rows1, *map(span, (buffer, index, values)), size) >= limit
     strides = (*seen.strides[0], *seen.strides[1])
     if ordered:  # the sorted index is new, so it has no size to wrap at and no stride
         name = f"scatter_add_ordered_{buffer.dtype.name}_{_bits(wide)}"
@@ -239,7 +228,7 @@ def _seen(parts: tuple[tuple[Layout, int, int], ...]) -> tuple[_Seen, tuple[bool
     """How arrays are seen that agree but for axes [at, end), copying as few of them as it takes, last first."""
     for copies in range(len(parts) + 1):
         copied = tuple(k >= len(parts) - copies for k in range(len(parts)))
-        found = _seen_as([(_c_order(p[0]) if c else p[0], *p[1:]) for p, c in zip(parts, copied)])
+        found = _seen_as([(c_order(p[0]) if c else p[0], *p[1:]) for p, c in zip(parts, copied)])
         if found is not None:
             return found, copied
     raise AssertionError("arrays in C order are always seen as one axis of rows and one of rest")
@@ -249,13 +238,13 @@ def _seen_as(parts: list[tuple[Layout, int, int]]) -> _Seen | None:
     """None where two axes a side are too few, or where entries do not lie on a lattice."""
     middles, lead, rest = [], [], []
     for x, at, end in parts:
-        steps = _steps(x)
-        middle = _merged(x.shape[at:end], [steps[at:end]]) if steps else []
-        if steps is None or len(middle) > 1:
+        own = steps(x)
+        middle = merged(x.shape[at:end], [own[at:end]]) if own else []
+        if own is None or len(middle) > 1:
             return None
         middles.append(middle[0][1] if middle else 0)
-        lead.append(steps[:at])
-        rest.append(steps[end:])
+        lead.append(own[:at])
+        rest.append(own[end:])
     x, at, end = parts[0]
     rows, others = _two_axes(x.shape[:at], lead), _two_axes(x.shape[end:], rest)
     if rows is None or others is None:
@@ -267,49 +256,20 @@ def _seen_as(parts: list[tuple[Layout, int, int]]) -> _Seen | None:
 
 def _two_axes(shape: tuple[int, ...], strides: Sequence[Sequence[int]]) -> tuple | None:
     """(outer size, inner size, the two strides of each array), None where more axes are needed."""
-    merged = _merged(shape, strides)
-    if len(merged) > 2:
+    axes = merged(shape, strides)
+    if len(axes) > 2:
         return None
-    (n0, *outer), (n1, *inner) = [[1] + [0] * len(strides)] * (2 - len(merged)) + merged
+    (n0, *outer), (n1, *inner) = [[1] + [0] * len(strides)] * (2 - len(axes)) + axes
     return n0, n1, list(zip(outer, inner))
-
-
-def _merged(shape: tuple[int, ...], strides: Sequence[Sequence[int]]) -> list[list[int]]:
-    """[size, stride in each array] per axis; neighbours that can be one axis are, and axes of one entry go."""
-    merged: list[list[int]] = []
-    for n, *steps in zip(shape, *strides):
-        if n == 1:
-            continue
-        if merged and all(outer == n * inner for outer, inner in zip(merged[-1][1:], steps)):
-            merged[-1] = [merged[-1][0] * n, *steps]
-        else:
-            merged.append([n, *steps])
-    return merged
 
 
 def _one_axis(index: Layout) -> tuple[int, bool]:
     """The distance of the entries of an index, and whether it must be copied to have one."""
-    steps = _steps(index)
-    merged = _merged(index.shape, [steps]) if steps is not None else [[], []]
-    if len(merged) > 1:
+    strides = steps(index)
+    axes = merged(index.shape, [strides]) if strides is not None else [[], []]
+    if len(axes) > 1:
         return 1, True
-    return (merged[0][1] if merged else 0), False
-
-
-def _steps(x: Layout) -> list[int] | None:
-    """Strides in entries; None where they are no whole numbers of entries."""
-    size = x.dtype.itemsize
-    return None if any(s % size for s in x.strides) else [s // size for s in x.strides]
-
-
-def _c_order(x: Layout) -> Layout:
-    strides = [math.prod(x.shape[k + 1 :]) * x.dtype.itemsize for k in range(len(x.shape))]
-    return Layout(x.shape, tuple(strides), x.dtype)
-
-
-def _span(x: Layout) -> int:
-    """Entries from the lowest to the highest address of an array."""
-    return sum(abs(s) * (n - 1) for s, n in zip(x.strides, x.shape)) // x.dtype.itemsize + 1
+    return (axes[0][1] if axes else 0), False
 
 
 def _bits(wide: bool) -> str:

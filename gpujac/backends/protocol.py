@@ -20,6 +20,10 @@ class Backend(Protocol):
     def fuses(self) -> bool:
         """Whether sweeps run chains of elementwise entries as one generated kernel."""
 
+    @property
+    def matrices(self) -> Any:
+        """The kernels of small matrices (a module with the functions of `matrices.py`); None: the library's own."""
+
     def chain(self, chain: Chain, shape: tuple[int, ...], operands: tuple) -> Any:
         """What `chain` gives over a domain of trailing shape `shape`, as a new array."""
 
@@ -115,3 +119,9 @@ class Backend(Protocol):
 
     def memory_free_bytes(self) -> int | None:
         """Bytes that can still be allocated, None if unknown."""
+
+    def fetcher(self) -> Any:
+        """A `fetch.Fetcher` of results to the host beside the user's stream; None where they are there."""
+
+    def peak(self) -> Any:
+        """A context that follows the memory of arrays: `highest` bytes at once; None where nobody counts."""

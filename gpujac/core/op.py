@@ -68,11 +68,23 @@ class Op:
     name: ClassVar[str]
     flat: ClassVar[bool] = False  # the derivative is zero everywhere, results are never traced
     adds: ClassVar[bool] = False  # whether the entries of the first operand are added to others
+    copies: ClassVar[bool] = False  # whether each entry of the result is one of the first operand, or zero
+    folds: ClassVar[bool] = False  # whether each entry of the first operand goes to one of the result, or to none
+    accumulates: ClassVar[bool] = False  # whether it has an `accumulate`
+    in_place: ClassVar[bool] = False  # whether `write` may get its first operand itself as `out`
     refuses: ClassVar[dict[str, str]] = {}  # rule -> why this op cannot have it
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
         """The result on concrete arrays of the backend `be` (`be.xp` is its namespace)."""
         raise self.missing("evaluate")
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        """Put the result on concrete arrays into `out`, an array of its shape and dtype that overlaps none of them."""
+        out[...] = self.evaluate(be, *operands)
+
+    def accumulate(self, be: Any, out: Any, *operands: Any) -> None:
+        """Add the result on concrete arrays to `out`, an array of its shape and dtype that overlaps none of them."""
+        raise self.missing("accumulate")
 
     def infer(self, *avals: Aval) -> Aval:
         """Shape and dtype of the result from those of the operands."""
@@ -255,6 +267,11 @@ class Linear(Op):
 
     src: Shape
     dst: Shape
+    views: ClassVar[bool] = False  # whether the result on a NumPy array is always a view of it
+
+    def view(self, x: Any) -> Any:
+        """The result on a NumPy array as a view of it, None where it needs memory of its own."""
+        return self.evaluate(HOST, x) if self.views else None
 
     def __call__(self, x: Any) -> Any:
         if isinstance(x, Tracer):

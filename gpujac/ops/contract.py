@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, final
 
+import numpy as np
 from numpy import ndarray
 
 from gpujac.backends.choose import common_backend
@@ -86,6 +87,15 @@ def _direct(left: str, right: str, out: str, lead_left: int, lead_right: int) ->
     return _left_transposed if first and out == left[1] + right[1] else None
 
 
+_MATRICES: Any = {  # the two factors that each of them multiplies
+    _matmul: lambda a, b: (a, b),
+    _swapped: lambda a, b: (b, a),
+    _rows_by_transpose: lambda a, b: (b, a.swapaxes(-1, -2)),
+    _right_transposed: lambda a, b: (a, b.swapaxes(-1, -2)),
+    _left_transposed: lambda a, b: (a.swapaxes(-1, -2), b),
+}
+
+
 @final
 @catalogued
 @dataclass(frozen=True)
@@ -117,13 +127,26 @@ class Contract(General):
     def evaluate(self, be: Any, *operands: Any) -> Any:
         a, b = operands
         lead_a, lead_b = len(a.shape) - len(self.left), len(b.shape) - len(self.right)
+        direct = self._shortcut(lead_a, lead_b)
+        if direct is not None:
+            return direct(be, a, b)
+        return self._general(be, a, b, lead_a, lead_b)
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        a, b = operands
+        direct = self._shortcut(len(a.shape) - len(self.left), len(b.shape) - len(self.right))
+        if direct is None:
+            out[...] = self.evaluate(be, a, b)
+            return
+        x, y = _MATRICES[direct](a, b)
+        np.matmul(x, y, out=out)
+
+    def _shortcut(self, lead_a: int, lead_b: int) -> Any:
         direct = self.shortcuts.get((lead_a, lead_b), _direct)
         if direct is _direct:  # not asked yet
             direct = _direct(self.left, self.right, self.out, lead_a, lead_b)
             self.shortcuts[lead_a, lead_b] = direct
-        if direct is not None:
-            return direct(be, a, b)
-        return self._general(be, a, b, lead_a, lead_b)
+        return direct
 
     @cached_property
     def shortcuts(self) -> dict[tuple[int, int], Any]:

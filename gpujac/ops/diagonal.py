@@ -17,6 +17,7 @@ class Diagonal(Linear):
     """Entries [row + i, column + i] of the last two axes."""
 
     name = "diagonal"
+    copies = folds = True
     row: int
     column: int
 
@@ -45,6 +46,7 @@ class FromDiagonal(Linear):
     """A zero matrix of shape `dst` with the operand at [row + i, column + i]."""
 
     name = "from_diagonal"
+    copies = folds = True
     row: int
     column: int
 

@@ -24,11 +24,12 @@ from gpujac.ops.determinant import MatrixFunction
 from gpujac.ops.diagonal import diagonal, from_diagonal
 from gpujac.ops.indexing import slice_of
 from gpujac.ops.join import concat
-from gpujac.ops.linalg import SOLVE_MATRIX, adjoint
+from gpujac.ops.linalg import SolveTriangular, adjoint
 from gpujac.ops.reduce import real_dtype
 from gpujac.ops.structure import CONJ, real, reshape
 
 _product = contract("ij", "jk", "ik")
+_LOWER, _UPPER_ADJOINT = SolveTriangular(), SolveTriangular(lower=False, adjoint=True)
 _NARROW = 0.6  # off the diagonal of samples: matrices with four on the diagonal stay positive definite
 
 
@@ -114,7 +115,8 @@ class Cholesky(MatrixFunction):
     name = "cholesky"
 
     def evaluate(self, be: Any, *operands: Any) -> Any:
-        return be.xp.linalg.cholesky(_plain_hermitian(be, operands[0]))
+        found = None if be.matrices is None else be.matrices.cholesky(be, operands[0])
+        return be.xp.linalg.cholesky(_plain_hermitian(be, operands[0])) if found is None else found
 
     def shape(self, m: int, n: int) -> Shape:
         return m, n
@@ -122,7 +124,7 @@ class Cholesky(MatrixFunction):
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         # dl = l half(inv(l) da inv(l)ᴴ), half: the lower triangle and half of the diagonal
         (t,) = tangents
-        inner = adjoint(SOLVE_MATRIX(result, adjoint(SOLVE_MATRIX(result, _hermitian(t)))))
+        inner = adjoint(_LOWER(result, adjoint(_LOWER(result, _hermitian(t)))))
         n, _ = t.shape[-2:]
         return _product(result, inner * like(np.tri(n) - 0.5 * np.eye(n), result))
 
@@ -313,7 +315,7 @@ class Qr(MatrixFunction):
         (a,), (t,) = primals, tangents
         m, n = a.shape[-2:]
         q, r = unpacked(result, ((m, n), (n, n)))
-        x = adjoint(SOLVE_MATRIX(adjoint(r), adjoint(t)))
+        x = adjoint(_UPPER_ADJOINT(r, adjoint(t)))
         c = _product(adjoint(q), x)
         lower = c * like(np.tri(n, k=-1), r)
         upper = c - lower + adjoint(lower)

@@ -4,7 +4,6 @@ A basic key is a tuple with one entry per trailing axis of the operand: an int, 
 (start, stop, step) triple as `slice.indices` gives it.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, final
@@ -14,8 +13,8 @@ import numpy as np
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Aval, Shape
 from gpujac.core.op import General, Joint, Linear, Sample, catalogued
-from gpujac.ops.batching import as_shape, both_to_front, like, reorder, shift_index
-from gpujac.ops.elementwise import maximum
+from gpujac.ops.batching import as_shape, both_to_front, reorder, shift_index
+from gpujac.ops.rolled import add_to
 from gpujac.ops.structure import spread
 
 _CACHE = 1 << 14
@@ -35,16 +34,8 @@ def as_slices(key: Key) -> tuple:
     return tuple(parts)
 
 
-def _writable(be: Any, x: Any) -> Any:
-    """A copy that can be written into: NumPy's scalars cannot."""
-    if x.shape:
-        return be.copy(x)
-    out = be.zeros((), x.dtype, x)
-    out[...] = x
-    return out
-
-
-def _key_shape(key: Key) -> Shape:
+def key_shape(key: Key) -> Shape:
+    """The shape that a basic key selects."""
     return tuple(len(range(*k)) for k in key if not isinstance(k, int))
 
 
@@ -55,6 +46,8 @@ class Slice(Linear):
     """The entries that a basic key selects; integer positions drop their axis."""
 
     name = "slice"
+    copies = folds = True
+    views = True
     key: Key
 
     @cached_property
@@ -87,6 +80,8 @@ class Pad(Linear):
     """Zeros of shape `dst` with the operand written where the key points."""
 
     name = "pad"
+    accumulates = True
+    copies = folds = True
     key: Key
 
     @cached_property
@@ -97,6 +92,13 @@ class Pad(Linear):
         buffer = be.zeros(self.lead(x) + self.dst, x.dtype, x)
         buffer[self.index] = x
         return buffer
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        out.fill(0)
+        out[self.index] = operands[0]
+
+    def accumulate(self, be: Any, out: Any, *operands: Any) -> None:
+        add_to(out, self.index, operands[0])
 
     @cached_property
     def transposed(self) -> Linear:
@@ -113,79 +115,11 @@ class Pad(Linear):
 @final
 @catalogued
 @dataclass(frozen=True)
-class Clear(Linear):
-    """The operand with zeros where the key points."""
-
-    name = "clear"
-    key: Key
-
-    @cached_property
-    def index(self) -> tuple:
-        return (..., *as_slices(self.key))
-
-    def evaluate(self, be: Any, x: Any) -> Any:
-        out = _writable(be, x)
-        out[self.index] = 0
-        return out
-
-    @cached_property
-    def transposed(self) -> Linear:
-        return self
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [Sample(clear((5,), ((1, 3, 1),)), (5,)), Sample(clear((2, 3), (1, (0, 3, 2))), (4, 2, 3))]
-
-
-@final
-@catalogued
-@dataclass(frozen=True)
-class SetSlice(Joint):
-    """The first operand with the entries that the key selects replaced by the second."""
-
-    name = "set_slice"
-    src: Shape
-    key: Key
-
-    @cached_property
-    def index(self) -> tuple:
-        return (..., *as_slices(self.key))
-
-    def evaluate(self, be: Any, *operands: Any) -> Any:
-        x, value = operands
-        out = _writable(be, x)
-        out[self.index] = value
-        return out
-
-    def infer(self, *avals: Aval) -> Aval:
-        return avals[0]
-
-    @cached_property
-    def parts(self) -> tuple:
-        return clear(self.src, self.key), slice_of(self.src, self.key)
-
-    def restricted(self, positions: tuple[int, ...]) -> Any:
-        return self.parts[0] if positions == (0,) else pad(self.src, self.key)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        return len(self.src), len(_key_shape(self.key))
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [
-            Sample(set_slice((5,), ((1, 4, 1),)), (5,), (3,), complex_ok=True),
-            Sample(set_slice((3, 4), (1, (0, 4, 2))), (3, 4), (2,)),
-        ]
-
-
-@final
-@catalogued
-@dataclass(frozen=True)
 class Place(Joint):
     """Zeros of shape `dst` to which each operand is added where its key points."""
 
     name = "place"
+    accumulates = True
     dst: Shape
     keys: tuple[Key, ...]
 
@@ -208,6 +142,14 @@ class Place(Joint):
             buffer[index] += piece
         return buffer
 
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        out.fill(0)
+        self.accumulate(be, out, *operands)
+
+    def accumulate(self, be: Any, out: Any, *operands: Any) -> None:
+        for index, piece in zip(self.indices, operands, strict=True):
+            add_to(out, index, piece)
+
     def infer(self, *avals: Aval) -> Aval:
         lead = avals[0].shape[: len(avals[0].shape) - self.ranks[0]]
         return Aval(lead + self.dst, avals[0].dtype)
@@ -221,7 +163,7 @@ class Place(Joint):
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:
-        return tuple(len(_key_shape(k)) for k in self.keys)
+        return tuple(len(key_shape(k)) for k in self.keys)
 
     @classmethod
     def samples(cls) -> list[Sample]:
@@ -238,6 +180,7 @@ class Take(General):
     """Entries of `x` at integer positions along one axis of length `size`, `rest` axes after it."""
 
     name = "take"
+    copies = True
     linear_in = (0,)
     indexes = True
     size: int
@@ -246,6 +189,10 @@ class Take(General):
     def evaluate(self, be: Any, *operands: Any) -> Any:
         x, index = operands
         return be.take(x, index, -1 - self.rest)
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        # the positions were checked when the function ran; with mode="raise" NumPy would buffer the result
+        np.take(operands[0], operands[1], axis=-1 - self.rest, out=out, mode="wrap")
 
     def backend(self, operands: tuple) -> Any:
         return backend_of(operands[0])  # a NumPy index reads an array of any library
@@ -304,6 +251,8 @@ class ScatterAdd(General):
     """Zeros with `size` positions along one axis to which `ct` is added at integer positions."""
 
     name = "scatter_add"
+    accumulates = True
+    folds = True
     adds = True
     linear_in = (0,)
     indexes = True
@@ -318,6 +267,13 @@ class ScatterAdd(General):
         buffer = be.zeros(shape, ct.dtype, ct)
         be.add_at(buffer, index, ct, self.rest)
         return buffer
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        out.fill(0)
+        self.accumulate(be, out, *operands)
+
+    def accumulate(self, be: Any, out: Any, *operands: Any) -> None:
+        be.add_at(out, operands[1], operands[0], self.rest)
 
     def backend(self, operands: tuple) -> Any:
         return backend_of(operands[0])  # a NumPy index writes into an array of any library
@@ -361,59 +317,16 @@ class ScatterAdd(General):
         ]
 
 
-@final
-@catalogued
-@dataclass(frozen=True)
-class LastWriter(General):
-    """For each of `size` positions the last entry of the index that names it, else -1."""
-
-    name = "last_writer"
-    flat = True
-    size: int
-
-    def evaluate(self, be: Any, *operands: Any) -> Any:
-        (index,) = operands
-        return be.last_writer(index, self.size)
-
-    def infer(self, *avals: Aval) -> Aval:
-        return Aval((self.size,), np.dtype(np.intp))
-
-    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[Any, int]:
-        (index,) = both_to_front(xs, axes)
-        index = as_shape(index, (size, math.prod(index.shape[1:])))
-        flat = shift_index(index, size, self.size)
-        source = LastWriter(size * self.size)(as_shape(flat, (math.prod(flat.shape),)))
-        source = as_shape(source, (size, self.size))
-        rows = like(np.arange(size)[:, None] * index.shape[1], source)
-        return maximum(source - rows, -1), -2
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [Sample(cls(4), (5,), kinds="n"), Sample(cls(3), (2, 2), kinds="n")]
-
-
 @lru_cache(_CACHE)
 def slice_of(src: Shape, key: Key) -> Slice:
     """Read the entries of the trailing axes `src` that `key` selects."""
-    return Slice(src, _key_shape(key), key)
+    return Slice(src, key_shape(key), key)
 
 
 @lru_cache(_CACHE)
 def pad(dst: Shape, key: Key) -> Pad:
     """Write into zeros of trailing shape `dst` where `key` points."""
-    return Pad(_key_shape(key), dst, key)
-
-
-@lru_cache(_CACHE)
-def clear(src: Shape, key: Key) -> Clear:
-    """Zero the entries that `key` selects."""
-    return Clear(src, src, key)
-
-
-@lru_cache(_CACHE)
-def set_slice(src: Shape, key: Key) -> SetSlice:
-    """Replace the entries that `key` selects."""
-    return SetSlice(src, key)
+    return Pad(key_shape(key), dst, key)
 
 
 def place(dst: Shape, keys: tuple[Key, ...]) -> Any:

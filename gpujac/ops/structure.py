@@ -4,6 +4,7 @@ Families close under transposition: sum <-> spread, reshape <-> reshape, permute
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, final
@@ -12,6 +13,7 @@ import numpy as np
 
 from gpujac.core.aval import Aval, Shape, kind
 from gpujac.core.op import Linear, Sample, catalogued
+from gpujac.ops.rolled import add_to, moves_of
 
 _F32, _F64, _C128 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.complex128)
 _CACHE = 1 << 14  # entries per factory: plain parameters -> interned op
@@ -24,11 +26,15 @@ class Sum(Linear):
     """Adds the entries along `axes` (counted from the end); those axes disappear."""
 
     name = "sum"
+    folds = True
     adds = True
     axes: Shape
 
     def evaluate(self, be: Any, x: Any) -> Any:
         return be.sum(x, self.axes)
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        np.add.reduce(operands[0], axis=self.axes, out=out)
 
     @cached_property
     def transposed(self) -> Linear:
@@ -50,6 +56,7 @@ class Spread(Linear):
     """Repeats the array along new axes `axes` of `dst` (counted from the end)."""
 
     name = "spread"
+    copies = True
     axes: Shape
 
     @cached_property
@@ -62,6 +69,10 @@ class Spread(Linear):
     def evaluate(self, be: Any, x: Any) -> Any:
         lead = self.lead(x)
         return be.spread(x, lead + self.inner, lead + self.dst)
+
+    def view(self, x: Any) -> Any:
+        lead = self.lead(x)
+        return np.broadcast_to(x.reshape(lead + self.inner), lead + self.dst)  # new axes of length one: never a copy
 
     @cached_property
     def transposed(self) -> Linear:
@@ -83,9 +94,15 @@ class Reshape(Linear):
     """The same entries in C order under another trailing shape."""
 
     name = "reshape"
+    copies = folds = True
 
     def evaluate(self, be: Any, x: Any) -> Any:
         return be.reshape(x, self.lead(x) + self.dst)
+
+    def view(self, x: Any) -> Any:
+        with suppress(ValueError):  # raised where the entries do not lie in that order
+            return x.reshape(self.lead(x) + self.dst, copy=False)
+        return None
 
     @cached_property
     def transposed(self) -> Linear:
@@ -107,6 +124,8 @@ class Permute(Linear):
     """Trailing axes in another order: `order[i]` is the source of result axis i, from the end."""
 
     name = "permute"
+    copies = folds = True
+    views = True
     order: Shape
 
     def evaluate(self, be: Any, x: Any) -> Any:
@@ -135,6 +154,8 @@ class Flip(Linear):
     """Entries in reverse order along `axes`."""
 
     name = "flip"
+    copies = folds = True
+    views = True
     axes: Shape
 
     def evaluate(self, be: Any, x: Any) -> Any:
@@ -159,11 +180,21 @@ class Roll(Linear):
     """Entries moved cyclically by `shifts` along `axes`."""
 
     name = "roll"
+    accumulates = True
+    copies = folds = True
     shifts: Shape
     axes: Shape
 
     def evaluate(self, be: Any, x: Any) -> Any:
         return be.xp.roll(x, self.shifts, axis=self.axes)
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        for target, source in moves_of(self.src, self.shifts, self.axes):
+            out[target] = operands[0][source]
+
+    def accumulate(self, be: Any, out: Any, *operands: Any) -> None:
+        for target, source in moves_of(self.src, self.shifts, self.axes):
+            add_to(out, target, operands[0][source])
 
     @cached_property
     def transposed(self) -> Linear:
@@ -192,6 +223,10 @@ class Cast(Linear):
             return be.cast(be.xp.real(x), self.after)
         return be.cast(x, self.after)
 
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        (x,) = operands
+        out[...] = x.real if kind(self.before) == "c" and kind(self.after) != "c" else x
+
     def infer(self, *avals: Aval) -> Aval:
         return Aval(avals[0].shape, self.after)
 
@@ -211,9 +246,13 @@ class Conj(Linear):
     """Complex conjugate: real-linear, its own transpose under Re<a, b>."""
 
     name = "conj"
+    in_place = True
 
     def evaluate(self, be: Any, x: Any) -> Any:
         return be.xp.conj(x)
+
+    def write(self, be: Any, out: Any, *operands: Any) -> None:
+        np.conjugate(operands[0], out)
 
     @cached_property
     def transposed(self) -> Linear:
@@ -231,6 +270,7 @@ class Real(Linear):
     """Real part of a complex array."""
 
     name = "real"
+    views = True
     before: Any
     after: Any
 
@@ -256,6 +296,7 @@ class Imag(Linear):
     """Imaginary part of a complex array."""
 
     name = "imag"
+    views = True
     before: Any
     after: Any
 
@@ -303,38 +344,10 @@ class Times1j(Linear):
         return [Sample(times_1j(_F64, _C128), (2, 3), double=True)]
 
 
-@final
-@catalogued
-@dataclass(frozen=True)
-class Cumsum(Linear):
-    """Running sum along `axis`; `reverse` runs from the end."""
-
-    name = "cumsum"
-    adds = True
-    axis: int
-    reverse: bool
-
-    def evaluate(self, be: Any, x: Any) -> Any:
-        if self.reverse:
-            return be.xp.flip(be.cumsum(be.xp.flip(x, axis=self.axis), self.axis), axis=self.axis)
-        return be.cumsum(x, self.axis)
-
-    @cached_property
-    def transposed(self) -> Linear:
-        return cumsum(self.src, self.axis, not self.reverse)
-
-    @classmethod
-    def samples(cls) -> list[Sample]:
-        return [
-            Sample(cumsum((4,), -1, False), (4,), complex_ok=True),
-            Sample(cumsum((3, 2), -2, True), (5, 3, 2)),
-        ]
-
-
 @lru_cache(_CACHE)
 def sum_over(src: Shape, axes: Shape) -> Sum:
     """The sum over `axes` (negative) of arrays with trailing shape `src`."""
-    src, axes = _trim(src, axes)
+    src, axes = trimmed(src, axes)
     gone = {a % len(src) for a in axes} if src else set()
     return Sum(src, tuple(n for i, n in enumerate(src) if i not in gone), axes)
 
@@ -367,14 +380,14 @@ def permute(src: Shape, order: Shape) -> Permute:
 @lru_cache(_CACHE)
 def flip(src: Shape, axes: Shape) -> Flip:
     """Reverse along `axes`."""
-    src, axes = _trim(src, axes)
+    src, axes = trimmed(src, axes)
     return Flip(src, src, axes)
 
 
 @lru_cache(_CACHE)
 def roll(src: Shape, shifts: Shape, axes: Shape) -> Roll:
     """Cyclic shift along `axes`."""
-    src, axes = _trim(src, axes)
+    src, axes = trimmed(src, axes)
     return Roll(src, src, shifts, axes)
 
 
@@ -402,14 +415,7 @@ def times_1j(before: Any, after: Any) -> Times1j:
     return Times1j((), (), before, after)
 
 
-@lru_cache(_CACHE)
-def cumsum(src: Shape, axis: int, reverse: bool) -> Cumsum:
-    """Running sum along `axis`."""
-    src, (axis,) = _trim(src, (axis,))
-    return Cumsum(src, src, axis, reverse)
-
-
-def _trim(src: Shape, axes: Shape) -> tuple[Shape, Shape]:
+def trimmed(src: Shape, axes: Shape) -> tuple[Shape, Shape]:
     """Only the trailing axes from the first touched one on belong to the op."""
     reach = max((-a for a in axes), default=0)
     return src[len(src) - reach :], axes

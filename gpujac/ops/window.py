@@ -122,6 +122,7 @@ class Border(_Bordered):
     """The array with a border of its own entries; negative widths crop."""
 
     name = "border"
+    copies = True
 
     @property
     def inner(self) -> Shape:
@@ -160,6 +161,7 @@ class FoldBorder(_Bordered):
     """Each entry of a border added to the one it was read from, the border gone."""
 
     name = "fold_border"
+    folds = True
     adds = True
 
     @property
@@ -265,6 +267,7 @@ class Windows(Linear):
     """All windows of `width` neighbours along the first axis of `src`, as a new last axis."""
 
     name = "windows"
+    copies = True
     width: int
 
     def evaluate(self, be: Any, x: Any) -> Any:
@@ -294,6 +297,7 @@ class OverlapAdd(Linear):
     """Windows added back to where they were taken, overlaps adding up."""
 
     name = "overlap_add"
+    folds = True
     adds = True
     width: int
 

@@ -7,21 +7,33 @@ follow each other are merged first: their coefficients are multiplied at their o
 from typing import Any
 
 from gpujac.ops.agree import SPECIAL, plus, times
-from gpujac.ops.indexing import Pad, SetSlice, Slice, place
+from gpujac.ops.indexing import Pad, Slice, place
+from gpujac.ops.overwrite import SetSlice
 from gpujac.program.ir import Apply, Gather, Held, Input, Partial, Pick, Program, Scale
+from gpujac.program.rewrite import rewritten
 from gpujac.program.writes import Writes, widened
 
 _MOST_SOURCES = 2  # a merged entry may read this many variables
 _ABSENT = object()
 
 
-def collapse(program: Program) -> Program:
-    """The same linear map with chains and sums of elementwise entries merged.
+def simplified(program: Program) -> Program:
+    """The same linear map in fewer entries, for a sweep that is wide enough to pay for the look.
 
-    An entry is merged into its reader where that saves a pass over the rows: it has one source, or
-    one reader. Cost: one multiplication per merged coefficient, at its own size. Returns `program`
-    itself where there is nothing to merge.
+    First what need not be done at all is left out (program/rewrite.py), then chains and sums of elementwise
+    entries are merged: an entry goes into its reader where that saves a pass over the rows, because it has
+    one source or one reader.
+
+    Args:
+        program: a linear program, not a fused one.
+
+    Returns:
+        A well-formed program (docs/linear_programs.md) of the same inputs and outputs; `program` itself
+        where there is nothing to gain.
+
+    Cost: a walk or two, and one multiplication per merged coefficient, at its own size.
     """
+    program = rewritten(program)
     return _Collapsed(program).program() if _has_something_to_merge(program.entries) else program
 
 

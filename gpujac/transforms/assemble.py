@@ -16,6 +16,7 @@ from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
 from gpujac.transforms.flatten import owned
 from gpujac.transforms.hot import Hot
+from gpujac.transforms.terms import STRUCTURED, Terms
 
 
 class Side:
@@ -68,12 +69,18 @@ class Block:
         shape = (n, self.rows) if self.forward else (self.rows, n)
         self.matrix = be.zeros(shape, self.dtype, self.like)
 
+    def target(self, start: int, stop: int) -> Any:
+        """Rows start..stop of a leaf of the basis side of reverse mode, to be written by someone else."""
+        if self.matrix is None:
+            self.allocate()
+        return self.matrix[start:stop].reshape(stop - start, *self.shape)
+
     def write(self, start: int, stop: int, part: Any, row: int) -> None:
         """Rows start..stop of the leaf from `part`, whose row `row` is the first of them."""
         if part is None or start >= stop:
             return
-        if type(part) is Hot:
-            self._write_hot(start, part, row, stop - start)
+        if type(part) in STRUCTURED:
+            self._write_structured(start, part, row, stop - start)
             return
         target = self.matrix[:, start:stop] if self.forward else self.matrix[start:stop, :]
         n = st.size_of(self.shape)
@@ -81,7 +88,11 @@ class Block:
         flat = be.reshape(part, (part.shape[0], n))[row : row + stop - start, :]
         target[...] = be.swap_last(flat) if self.forward else flat
 
-    def _write_hot(self, start: int, hot: Hot, row: int, count: int) -> None:
+    def _write_structured(self, start: int, hot: Any, row: int, count: int) -> None:
+        if type(hot) is Terms:
+            steps = (1, self.rows) if self.forward else (st.size_of(self.shape), 1)
+            hot.write(self.matrix.reshape(-1), *steps, start, row, count)
+            return
         first, last = max(hot.row, row), min(hot.row + hot.count, row + count)
         if first >= last:
             return
@@ -100,7 +111,7 @@ class Block:
             be = backend_of(self.like)
             part = be.zeros((stop - start, *self.shape), self.dtype, self.like)
         else:
-            part = part.dense() if type(part) is Hot else part
+            part = part.written() if type(part) in STRUCTURED else part
             if (row, stop - start) != (0, rows):
                 src = tuple(part.shape)
                 key = ((row, row + stop - start, 1), *((0, n, 1) for n in src[1:]))
@@ -147,6 +158,64 @@ class Block:
         return matrix
 
 
+class Grid:
+    """The blocks of a Jacobian in arrays of its own: one row of blocks for each leaf of the basis side."""
+
+    __slots__ = ("rows", "blocks", "forward")
+
+    def __init__(self, rows: Side, columns: Side, dtypes: list, forward: bool, like: Any) -> None:
+        self.rows, self.forward = rows, forward
+        self.blocks = [
+            [Block(n, shape, dtype, forward, like) for shape, dtype in zip(columns.shapes, dtypes, strict=True)]
+            for n in rows.sizes
+        ]
+
+    def begin(self) -> None:
+        """A chunk is about to be swept."""
+        for row in self.blocks:
+            for block in row:
+                block.begin()
+
+    def undo(self) -> None:
+        """The chunk ran out of memory and is done again in halves."""
+        for row in self.blocks:
+            for block in row:
+                block.undo()
+
+    def targets(self, start: int, stop: int, plan: Any) -> list:
+        """For each column leaf the rows start..stop of the result as one array, None where they are not that."""
+        for i, row in enumerate(self.blocks):
+            if self.forward or plan.assembly != "preallocate" or self.rows.overlap(i, start, stop)[1] <= 0:
+                continue
+            first, last = self.rows.overlap(i, start, stop)
+            if last - first == stop - start:
+                return [block.target(first, last) for block in row]
+        return [None] * len(self.blocks[0])
+
+    def store(self, parts: list, start: int, stop: int, plan: Any) -> None:
+        """Rows start..stop of the basis, a part for each column leaf."""
+        traced = any_traced(parts) or any(b.parts for row in self.blocks for b in row)
+        write = plan.assembly == "preallocate" and not traced
+        alone = plan.chunks == 1 and not traced  # a diagonal goes straight into its place
+        for i, row in enumerate(self.blocks):
+            first, last = self.rows.overlap(i, start, stop)
+            if first >= last:
+                continue
+            offset = self.rows.starts[i] + first - start
+            for block, part in zip(row, parts, strict=True):
+                if write or (alone and type(part) in STRUCTURED):
+                    if block.matrix is None:
+                        block.allocate()
+                    block.write(first, last, part, offset)
+                else:
+                    block.keep(first, last, part, offset, stop - start)
+
+    def results(self) -> list[list]:
+        """The finished blocks as (output, input) rows of arrays."""
+        done = [[b.result(shape) for b in row] for row, shape in zip(self.blocks, self.rows.shapes, strict=True)]
+        return [list(column) for column in zip(*done, strict=True)] if self.forward else done
+
+
 def any_traced(parts: list) -> bool:
     """Whether rows belong to an outer transform, so that they cannot be written into a buffer."""
-    return any(isinstance(p.values if type(p) is Hot else p, Tracer) for p in parts)
+    return any(isinstance(p.values if type(p) is Hot else p, Tracer) for p in parts)  # terms are plain

@@ -12,6 +12,7 @@ from gpujac.core.trace import payload
 from gpujac.errors import ArgumentError, ArgumentTypeError
 from gpujac.ops.contract import Contract
 from gpujac.program.ir import Chained, Partial, Program, Scale
+from gpujac.transforms.structure import terms_pay
 
 _SMALL = 8  # rows that always go in one pass
 _CONTRACTION_ROWS = 256  # matrix products want tall operands
@@ -23,7 +24,12 @@ class Plan(NamedTuple):
 
     `mode`: "rev" or "fwd"; `rows`: basis vectors in all; `chunk_size`: per sweep (None: one pass);
     `chunks`: number of sweeps; `assembly`: "stack" or "preallocate"; `row_bytes`: live bytes of
-    the sweep per row.
+    the sweep per row. `peak_bytes` is None before the sweeps; at their end it is the most memory that
+    they held at once: on a device as CuPy's pool gave it out, the result included where it lies there,
+    on the CPU as planned, `row_bytes` for each row of the largest chunk, without the result.
+    `structured`: all rows are swept at once as lists of entries, no row is written out before the result.
+    `sweep`: "planned" where rows are swept by steps settled beforehand in memory that is kept, else
+    "interpreted", with the reason.
     """
 
     mode: str
@@ -32,6 +38,9 @@ class Plan(NamedTuple):
     chunks: int
     assembly: str
     row_bytes: int
+    peak_bytes: int | None = None
+    structured: bool = False
+    sweep: str = "interpreted"
 
 
 ONE_ROW = Plan("rev", 1, None, 1, "stack", 0)  # a scalar function: no basis axis at all
@@ -57,18 +66,24 @@ def check_assembly(what: str, assembly: Any) -> None:
 
 
 def plan(mode: str, program: Program, rows: int, chunk_size: Any, assembly: str, memory: int | None,
-         reported: bool = False, lanes: bool = False, saturation: int | None = None) -> Plan:  # fmt: skip
+         reported: bool = False, lanes: bool = False, saturation: int | None = None,
+         terms: bool = False) -> Plan:  # fmt: skip
     """Settle the chunk size and the assembly for `rows` basis vectors.
 
     The scan of live bytes runs only where a cap or a report asks for it. `lanes`: values belong
     to outer transforms, whose mapped axes count. `saturation`: bytes of one buffer that keep a
-    device busy; None on the CPU, where the cache decides.
+    device busy; None on the CPU, where the cache decides. `terms`: the values are plain arrays of
+    NumPy's, so that rows may be swept as terms.
     """
     wide = _outer_lanes(program) if lanes else 1
     if chunk_size is None:
         k = rows
     else:
         k = int(chunk_size) if chunk_size != "auto" else _auto(program, rows, wide, saturation)
+    if terms and (chunk_size is None or chunk_size == "auto") and rows > _SMALL:
+        row = terms_pay(program, mode == "rev", rows, -(-rows // k))
+        if row and (memory is None or row * rows <= memory):
+            return Plan(mode, rows, None, 1, "stack" if assembly == "auto" else assembly, row, structured=True)
     live = 0
     if memory is not None or reported:
         live = live_bytes(program, mode == "rev") * wide
@@ -92,6 +107,16 @@ def _auto(program: Program, rows: int, wide: int, saturation: int | None) -> int
     if any([e.__class__ is Partial and type(e.op) is Contract for e in program.entries]):
         k = max(k, min(_CONTRACTION_ROWS, _CONTRACTION_BYTES // max(widest, 1)))
     return max(1, k)
+
+
+def replanned(before: Plan, row_bytes: int, assembly: str, memory: int | None) -> Plan:
+    """The plan of planned sweeps, which hold `row_bytes` for each row and write straight into the result."""
+    k = before.chunk_size or before.rows
+    if memory is not None:
+        k = max(1, min(k, memory // row_bytes))
+    chunks = -(-before.rows // k)
+    return before._replace(chunk_size=k if chunks > 1 else None, chunks=chunks, row_bytes=row_bytes, sweep="planned",
+                           assembly="preallocate" if assembly == "auto" else assembly)  # fmt: skip
 
 
 def live_bytes(program: Program, reverse: bool) -> int:

@@ -11,13 +11,14 @@ from gpujac.transforms.jacobian import build
 def hessian(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
             inner_chunk_size: Any = "auto", assembly: str = "auto", memory: Any = None,
             with_value: bool = False, progress: bool = False, holomorphic: bool = False,
-            complex_blocks: bool = False) -> Callable:  # fmt: skip
+            complex_blocks: bool = False, out: Any = None, resume: Any = None) -> Callable:  # fmt: skip
     """Second derivatives: `jacfwd` of `jacrev`, as a function.
 
     Args:
         f: callable of pytrees of arrays; any output (a vector gives a third-order array).
         argnums, has_aux, assembly, memory, with_value, progress: as in `jacrev`.
         holomorphic, complex_blocks: as in `jacrev`; both axes of the second derivative alike.
+        out, resume: as in `jacrev`, for the columns of the outer derivative (the last axes).
         chunk_size: columns per outer (forward) sweep. inner_chunk_size: rows per inner sweep.
 
     Returns:
@@ -42,7 +43,7 @@ def hessian(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size:
         inner = build("hessian", "rev", f, argnums, has_aux, inner_chunk_size, assembly, memory, with_value,
                       holomorphic, False, None)  # fmt: skip
         return build("hessian", "fwd", inner, argnums, has_aux or with_value, chunk_size, assembly, memory, False,
-                     holomorphic, progress, None)  # fmt: skip
+                     holomorphic, progress, None, False, out, resume)  # fmt: skip
 
     if complex_blocks:
         return in_real_blocks("hessian", f, argnums, has_aux, with_value, holomorphic, lambda g: second(g, True, False))

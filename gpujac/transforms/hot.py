@@ -6,6 +6,8 @@ A `Hot` stands for `rows` tangents of one variable. Row `row + i` is zero but fo
 
 from typing import Any
 
+import numpy as np
+
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import Shape, dtype_of, kind, shape_of
 from gpujac.core.op import Mask
@@ -16,6 +18,7 @@ from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
 from gpujac.ops.agree import Guarded, plus, scale, times
 from gpujac.ops.contract import Contract
+from gpujac.program.ir import Partial
 
 _SMALL = 16  # entries of an array whose rows are written out at once
 
@@ -37,23 +40,32 @@ def raveled_range(shape: Shape, key: tuple) -> tuple[int, int] | None:
     return ((base + low) * width, (base + high) * width) if step == 1 else None
 
 
+class TooWideError(Exception):
+    """Raised where all rows of a Jacobian at once would have to be written out in the middle of a sweep."""
+
+
 class Hot:
     """Rows of a diagonal; immutable."""
 
-    __slots__ = ("rows", "row", "start", "count", "values", "shape", "dtype", "like", "_dense")
+    __slots__ = ("rows", "row", "start", "count", "values", "shape", "dtype", "like", "most", "_dense")
 
     def __init__(self, rows: int, row: int, start: int, count: int, values: Any, shape: Shape,
-                 dtype: Any, like: Any) -> None:
+                 dtype: Any, like: Any, most: int = 0) -> None:
         self.rows, self.row, self.start, self.count = rows, row, start, count
         self.values = values
         self.shape = shape
         self.dtype = dtype
         self.like = like  # an array of the backend and device at hand
+        self.most = most  # not 0: the most entries its sums may have, and it is never written out
         self._dense: Any = None
 
     def with_values(self, values: Any) -> "Hot":
         """The same places, other values."""
-        return Hot(self.rows, self.row, self.start, self.count, values, self.shape, self.dtype, self.like)
+        return self.changed(values, self.shape, self.dtype)
+
+    def changed(self, values: Any, shape: Shape, dtype: Any) -> "Hot":
+        """The same places in rows of another shape, other values."""
+        return Hot(self.rows, self.row, self.start, self.count, values, shape, dtype, self.like, self.most)
 
     def vector(self) -> Any:
         """The values as an array of length `count`."""
@@ -100,8 +112,8 @@ class Hot:
             key = ((low - self.start, high - self.start, 1),)
             values = ix.slice_of((self.count,), key)(values)
         row = self.row + low - self.start
-        seen = Hot(self.rows, row, low - start, high - low, values, shape, self.dtype, self.like)
-        return seen if stop - start > _SMALL else seen.dense()
+        seen = Hot(self.rows, row, low - start, high - low, values, shape, self.dtype, self.like, self.most)
+        return seen if stop - start > _SMALL or self.most else seen.dense()
 
     def same_places(self, other: "Hot") -> bool:
         """Whether both have their values at the same places."""
@@ -120,6 +132,12 @@ class Hot:
 
     def dense(self) -> Any:
         """The rows written out: shape (rows, *shape), new memory."""
+        if self.most:
+            raise TooWideError
+        return self.written()
+
+    def written(self) -> Any:
+        """`dense`, also where the sweep must not."""
         size = st.size_of(self.shape)
         op = dg.from_diagonal((self.rows, size), self.row, self.start, self.count)
         full = (self.rows, *self.shape)
@@ -132,6 +150,38 @@ def rows_of(hot: Hot, entry: Any, transpose: bool) -> Any:
 
     None where the contraction is not of that form.
     """
+    found = rows_by_place(entry, transpose)
+    if found is None:
+        return None
+    rows = _scaled_rows(hot, *found)
+    own = rows is not entry.operands[1 - entry.position]
+    return rows if own or isinstance(rows, Tracer) else backend_of(rows).copy(rows)
+
+
+def scales_rows(entry: Any) -> bool:
+    """Whether an entry, forward, makes scaled rows of a constant from one-hot rows."""
+    return entry.__class__ is Partial and rows_by_place(entry, False) is not None
+
+
+def rows_into(hot: Hot, entry: Any, out: Any) -> bool:
+    """`rows_of`, forward, into an array of NumPy's; False where the contraction is not of that form."""
+    found = rows_by_place(entry, False) if entry.__class__ is Partial else None
+    if found is None:
+        return False
+    constant, width = found
+    constant = constant.reshape(st.size_of(hot.shape), *constant.shape[width:])[hot.start : hot.start + hot.count]
+    if hot.count != hot.rows:
+        out.fill(0)
+    rows = out[hot.row : hot.row + hot.count]
+    if hot.values is None:
+        rows[...] = constant
+    else:
+        np.multiply(constant, hot.values.reshape(hot.count, *(1,) * (constant.ndim - 1)), out=rows)
+    return True
+
+
+def rows_by_place(entry: Any, transpose: bool) -> tuple[Any, int] | None:
+    """The constant of a contraction with the axes of one-hot rows first, and their number."""
     op = entry.op
     if type(op) is not Contract:
         return None
@@ -146,9 +196,7 @@ def rows_of(hot: Hot, entry: Any, transpose: bool) -> Any:
         constant = st.permute(shape, order)(constant)
     if transpose and kind(constant.dtype) == "c":
         constant = st.CONJ(constant)
-    rows = _scaled_rows(hot, constant, len(before))
-    own = rows is not entry.operands[1 - entry.position]
-    return rows if own or isinstance(rows, Tracer) else backend_of(rows).copy(rows)
+    return constant, len(before)
 
 
 def _scaled_rows(hot: Hot, constant: Any, width: int) -> Any:

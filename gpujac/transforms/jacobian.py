@@ -13,6 +13,7 @@ from gpujac.errors import ArgumentError, BackendError, DTypeError
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.basis import BasisSweep
 from gpujac.transforms.complex_blocks import in_real_blocks
+from gpujac.transforms.given import check_before, is_given
 from gpujac.transforms.options import Options
 from gpujac.transforms.tracebacks import shorten
 from gpujac.transforms.vjp import Linearized
@@ -23,6 +24,8 @@ def _jacobian(f: Callable, options: Options) -> Callable:
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         token = ranges.push(options.what, ranges.TRANSFORM)
         try:
+            if is_given(options.out):
+                check_before(options.what, options.out, options.resume, options.argnums, args, kwargs)
             linear = Linearized(options.what, f, args, kwargs, options.argnums, options.has_aux, check=False)
             _check_types(options, linear)
             _check_library(options.what, linear)
@@ -86,7 +89,8 @@ def _check_library(what: str, linear: Linearized) -> None:
 
 def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
            assembly: str = "auto", memory: Any = None, with_value: bool = False, holomorphic: bool = False,
-           progress: bool = False, report: Any = None, complex_blocks: bool = False) -> Callable:  # fmt: skip
+           progress: bool = False, report: Any = None, complex_blocks: bool = False, out: Any = None,
+           resume: Any = None) -> Callable:  # fmt: skip
     """The Jacobian by reverse mode (row by row, in chunks), as a function.
 
     Args:
@@ -101,7 +105,12 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
         holomorphic: allow complex inputs and outputs of a holomorphic function.
         complex_blocks: complex leaves as pairs (re, im) in a last axis of length 2, any function.
         progress: show a bar over the chunks.
-        report: a callable that receives the plan (mode, rows, chunk_size, chunks, assembly).
+        report: a callable that receives the plan (mode, rows, chunk_size, chunks, assembly), and again
+            at the end with `peak_bytes`.
+        out: where the rows go: None; "host" (from a device through page-locked memory while the next
+            chunk is computed; a NumPy result); or an array of the result's shape and dtype, or a tree of
+            them, that is filled and returned. See docs/memory.md.
+        resume: with `out`, the first row to compute, or the path of a record of the rows that are done.
 
     Returns:
         A function of the same arguments that returns J, `(J, aux)`, `(J, y)` or `(J, (y, aux))`.
@@ -109,7 +118,8 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
         argument; leaf shapes are output shape + input shape, dtypes those of the inputs.
 
     Raises:
-        DTypeError: integer or complex leaves. ArgumentError: options out of their sets.
+        DTypeError: integer or complex leaves. ArgumentError: options out of their sets. With `out` also
+        ShapeError, DTypeError, StructureError: it does not fit; MutationError: traced by another transform.
 
     Cost: `f` runs once; one sweep per chunk, in all about m times the cost of `f` for m outputs.
     Memory: the result, the residuals and one chunk's buffers.
@@ -125,12 +135,13 @@ def jacrev(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
                [0., 1.]])
     """
     return build("jacrev", "rev", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                 holomorphic, progress, report, complex_blocks)  # fmt: skip
+                 holomorphic, progress, report, complex_blocks, out, resume)  # fmt: skip
 
 
 def jacfwd(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: Any = "auto",
            assembly: str = "auto", memory: Any = None, with_value: bool = False, holomorphic: bool = False,
-           progress: bool = False, report: Any = None, complex_blocks: bool = False) -> Callable:  # fmt: skip
+           progress: bool = False, report: Any = None, complex_blocks: bool = False, out: Any = None,
+           resume: Any = None) -> Callable:  # fmt: skip
     """The Jacobian by forward mode (column by column, in chunks), as a function.
 
     Args:
@@ -153,13 +164,13 @@ def jacfwd(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: 
                [0., 1.]])
     """
     return build("jacfwd", "fwd", f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                 holomorphic, progress, report, complex_blocks)  # fmt: skip
+                 holomorphic, progress, report, complex_blocks, out, resume)  # fmt: skip
 
 
 def jacobian(f: Callable, argnums: Any = 0, *, mode: str = "auto", has_aux: bool = False,
              chunk_size: Any = "auto", assembly: str = "auto", memory: Any = None, with_value: bool = False,
              holomorphic: bool = False, progress: bool = False, report: Any = None,
-             complex_blocks: bool = False) -> Callable:  # fmt: skip
+             complex_blocks: bool = False, out: Any = None, resume: Any = None) -> Callable:  # fmt: skip
     """The Jacobian by the cheaper mode: forward if n ≤ 1.5 m, else reverse.
 
     Args:
@@ -187,17 +198,17 @@ def jacobian(f: Callable, argnums: Any = 0, *, mode: str = "auto", has_aux: bool
     if mode not in ("auto", "rev", "fwd"):
         raise ArgumentError(f'jacobian: mode={mode!r}; choose "auto", "rev" or "fwd"')
     return build("jacobian", mode, f, argnums, has_aux, chunk_size, assembly, memory, with_value,
-                 holomorphic, progress, report, complex_blocks)  # fmt: skip
+                 holomorphic, progress, report, complex_blocks, out, resume)  # fmt: skip
 
 
 def build(what: str, mode: str, f: Callable, argnums: Any, has_aux: bool, chunk_size: Any, assembly: str,
           memory: Any, with_value: bool, holomorphic: bool, progress: bool, report: Any,
-          complex_blocks: bool = False) -> Callable:  # fmt: skip
+          complex_blocks: bool = False, out: Any = None, resume: Any = None) -> Callable:  # fmt: skip
     """The transform called `what`, its options checked."""
     fl.check_callable(what, f)
     extras = (True, False) if complex_blocks else (has_aux, with_value)
     options = Options(what, mode, argnums, extras[0], chunk_size, assembly, memory, extras[1], holomorphic, progress,
-                      report)  # fmt: skip
+                      report, out, resume)  # fmt: skip
     if not complex_blocks:
         return _jacobian(f, options)
     return in_real_blocks(what, f, argnums, has_aux, with_value, holomorphic, lambda g: _jacobian(g, options))

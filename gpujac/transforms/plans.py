@@ -14,6 +14,7 @@ from gpujac.core.aval import shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.engine.fuse import fuse, saves_launches
 from gpujac.program.ir import Input, Program
+from gpujac.program.rewrite import rewritten
 from gpujac.program.simplify import has_writes, merge_writes
 from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.sweep import pull
@@ -55,8 +56,8 @@ def planned(program: Program, forward: bool) -> Program:
 
     Cost: a walk over the entries, two for reverse.
     """
-    program = merge_writes(program)
-    return fuse(program if forward else transposed(program))
+    program = rewritten(merge_writes(program))
+    return fuse(program if forward else rewritten(transposed(program)))
 
 
 def transposed(program: Program) -> Program:

@@ -15,7 +15,7 @@ from gpujac.ops import indexing as ix
 from gpujac.ops import structure as st
 from gpujac.ops.agree import plus
 from gpujac.ops.join import concat
-from gpujac.program.simplify import collapse
+from gpujac.program.simplify import simplified
 from gpujac.settings import get as setting
 from gpujac.transforms import chunking, halving
 from gpujac.transforms import flatten as fl
@@ -23,6 +23,7 @@ from gpujac.transforms.assemble import Block, Side
 from gpujac.transforms.hot import Hot
 from gpujac.transforms.jvp import jvp
 from gpujac.transforms.sweep import push
+from gpujac.transforms.terms import Terms
 from gpujac.transforms.vjp import Linearized
 from gpujac.transforms.vmap import vmap
 
@@ -303,7 +304,7 @@ def _planned(linear: Linearized, side: Side, chunk_size: Any, cap: int | None) -
     """The program to push, fused where that pays, and the chunks."""
     program = linear.plan(True)
     if program is None:  # entries that are merged could not say which operation it was
-        program = linear.program if setting("debug_nans") else collapse(linear.program)
+        program = linear.program if setting("debug_nans") else simplified(linear.program)
     leaves = linear.point.leaves
     traced = any([isinstance(x, Tracer) for x in leaves + linear.values])
     saturation = backend_of(fl.like_among(leaves)).saturation_bytes if leaves else None
@@ -347,6 +348,8 @@ def _picked(part: Any, side: Side, i: int, start: int, first: int, last: int, x:
     if type(part) is Hot:
         if (part.row, part.start, part.count) == (row, first, count):
             return part.vector()
+        part = part.dense()
+    elif type(part) is Terms:
         part = part.dense()
     rows, size = part.shape[0], side.sizes[i]
     flat = st.reshape(tuple(part.shape), (rows, size))(part) if tuple(part.shape) != (rows, size) else part

@@ -1,14 +1,14 @@
 """Running a linear program: forward (push) and transposed (pull), any leading axes in front.
 
-A tangent or cotangent is an array with the variable's shape behind any leading axes, or a `Hot`
-(rows of a diagonal). No user code and no derivative rule runs here.
+A tangent or cotangent is an array with the variable's shape behind any leading axes, or structured: a
+`Hot` (rows of a diagonal) or `Terms` (a sum of such). No user code and no derivative rule runs here.
 """
 
 from typing import Any
 
 from gpujac.ops.agree import SPECIAL, conjugated, plus, scale
 from gpujac.ops.indexing import Slice
-from gpujac.ops.structure import Cast, Reshape
+from gpujac.ops.structure import Reshape
 from gpujac.program.ir import Apply, Chained, Gather, Held, Input, Pick, Program, Scale
 from gpujac.settings import get as setting
 from gpujac.transforms.chained import push_chained
@@ -16,6 +16,7 @@ from gpujac.transforms.checked import checked_pull, checked_push
 from gpujac.transforms.held import apply_held, pull_held
 from gpujac.transforms.hot import Hot, raveled_range, rows_of
 from gpujac.transforms.pieces import Pieces, collect, is_read
+from gpujac.transforms.terms import STRUCTURED, Terms, added, as_terms, rows_of_terms, through, through_partial
 from gpujac.transforms.tracebacks import shorten
 
 _SMALL = 256  # entries of a diagonal up to which its parts are cheaper written out
@@ -36,10 +37,10 @@ def pull(program: Program, seeds: list[tuple[int, Any]], once: bool = False) -> 
 def _pull(program: Program, seeds: list[tuple[int, Any]], once: bool = False) -> list[Any]:
     entries = program.entries
     cts: list[Any] = [None] * len(entries)
-    hots: dict[int, Hot] = {}
+    hots: dict[int, Any] = {}
     pieces: dict[int, Pieces] = {}
     for var, ct in seeds:
-        if type(ct) is Hot:
+        if type(ct) in STRUCTURED:
             _add_hot(cts, hots, var, ct)
         else:
             cts[var] = ct if cts[var] is None else plus(cts[var], ct)
@@ -52,10 +53,15 @@ def _pull(program: Program, seeds: list[tuple[int, Any]], once: bool = False) ->
             ct = pieces.pop(i).placed(entry.shape, ct)
         if hots and i in hots:
             hot = hots.pop(i)
-            if ct is None:
+            if type(hot) is Terms:
+                hot = hot.settled()
+            if type(hot) not in STRUCTURED:
+                ct = hot if ct is None else plus(ct, hot)
+            elif ct is None:
                 _pull_hot(entry, hot, cts, hots, pieces, conjugate, entries)
                 continue
-            ct = plus(ct, hot.dense())
+            else:
+                ct = plus(ct, hot.dense())
         if ct is None:
             continue
         cts[i] = None  # frees it
@@ -115,20 +121,20 @@ def _pull_gather(entry: Any, ct: Any, cts: list) -> None:
         cts[var] = value if cts[var] is None else plus(cts[var], value)
 
 
-def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjugate: bool,
+def _pull_hot(entry: Any, hot: Any, cts: list, hots: dict, pieces: dict, conjugate: bool,
               entries: list) -> None:  # fmt: skip
-    """One entry read through the diagonal channel."""
+    """One entry read through the structured channel."""
     kind = entry.__class__
     if kind is Scale:
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
         for var, c in zip(entry.reads, coefs, strict=True):
-            _add_hot(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
+            _add(cts, hots, var, hot.scaled(conjugated(c) if conjugate else c))
         return
     if kind is Pick or kind is Held:
         _pull_other(entry, hot.dense(), cts, pieces, entries)
         return
     if kind is Gather:
-        if hot.rows * hot.count <= _SMALL:
+        if type(hot) is Hot and hot.rows * hot.count <= _SMALL and not hot.most:
             _pull_gather(entry, hot.dense(), cts)
             return
         for var, op in zip(entry.reads, entry.op.parts, strict=True):
@@ -137,58 +143,78 @@ def _pull_hot(entry: Any, hot: Hot, cts: list, hots: dict, pieces: dict, conjuga
     if kind is Apply and not is_read(entry):
         _add(cts, hots, entry.reads[0], _moved(entry.op.transposed, hot))
         return
-    if is_read(entry):
-        collect(pieces, entry, hot.dense())
-        return
     (var,) = entry.reads
-    part = rows_of(hot, entry, True)
-    if part is None:
-        part = entry.op.transpose(entry.position, hot.dense(), entry.operands, ())
-    cts[var] = part if cts[var] is None else plus(cts[var], part)
+    part = _moved_partial(entry, hot, entries[var].shape, True)
+    if part is None and is_read(entry):
+        collect(pieces, entry, hot.dense())
+    elif part is None:
+        part = _rows(hot, entry, True)
+        if part is None:
+            part = entry.op.transpose(entry.position, hot.dense(), entry.operands, ())
+    _add(cts, hots, var, part)
 
 
-def _moved(op: Any, hot: Hot) -> Any:
-    """What a structural op makes of a diagonal: another one where it keeps the raveled order."""
-    kind = op.__class__
-    if kind is Cast:
-        values = op(hot.vector())
-        return Hot(hot.rows, hot.row, hot.start, hot.count, values, hot.shape, values.dtype, hot.like)
-    if len(op.src) == len(hot.shape):
-        if kind is Reshape:
-            return Hot(hot.rows, hot.row, hot.start, hot.count, hot.values, op.dst, hot.dtype, hot.like)
-        found = raveled_range(op.src, op.key) if kind is Slice else None
-        if found is not None:
-            return hot.window(*found, op.dst)
-    return op(hot.dense())
+def _moved(op: Any, hot: Any) -> Any:
+    """What a structural op makes of a diagonal or of terms: structured again where it moves entries alone."""
+    if type(hot) is Hot:
+        if not op.src and not op.dst:  # entry by entry, as a cast
+            values = op(hot.vector())
+            return hot.changed(values, hot.shape, values.dtype)
+        if len(op.src) == len(hot.shape):
+            if op.__class__ is Reshape:
+                return hot.changed(hot.values, op.dst, hot.dtype)
+            bounds = raveled_range(op.src, op.key) if op.__class__ is Slice else None
+            if bounds is not None:
+                return hot.window(*bounds, op.dst)
+    terms = as_terms(hot)
+    found = None if terms is None else through(terms, op)
+    return op(hot.dense()) if found is None else found
+
+
+def _rows(hot: Any, entry: Any, transpose: bool) -> Any:
+    """What the first contraction with a constant makes of structured rows; None where they have to be written out."""
+    return rows_of(hot, entry, transpose) if type(hot) is Hot else rows_of_terms(hot, entry, transpose)
+
+
+def _moved_partial(entry: Any, hot: Any, shape: Any, transpose: bool) -> Any:
+    """What a read of parts or a scatter makes of a diagonal or of terms; None where it has to be written out."""
+    op = entry.op
+    if not (op.copies or op.folds):
+        return None
+    terms = as_terms(hot)
+    if terms is None:
+        return None
+    if entry.__class__ is Apply:
+        return through(terms, op.transposed if transpose else op)
+    return through_partial(terms, entry, shape, transpose)
 
 
 def _add(cts: list, hots: dict, var: int, part: Any) -> None:
     """Add a cotangent of either channel; None is a zero."""
-    if type(part) is Hot:
+    if type(part) in STRUCTURED:
         _add_hot(cts, hots, var, part)
     elif part is not None:
         cts[var] = part if cts[var] is None else plus(cts[var], part)
 
 
-def _add_hot(cts: list, hots: dict, var: int, hot: Hot) -> None:
+def _add_hot(cts: list, hots: dict, var: int, hot: Any) -> None:
     old = hots.get(var)
-    if old is None:
-        hots[var] = hot
-    elif old.same_places(hot):
-        hots[var] = old.plus(hot)
-    else:
-        both = plus(old.dense(), hot.dense())
-        del hots[var]
+    both = hot if old is None else added(old, hot)
+    if both is None:
+        both = plus(hots.pop(var).dense(), hot.dense())
         cts[var] = both if cts[var] is None else plus(cts[var], both)
+    else:
+        hots[var] = both
 
 
 def _total(entry: Any, i: int, cts: list, hots: dict, pieces: dict) -> Any:
     ct = cts[i]
     if i in pieces:
         ct = pieces[i].placed(entry.shape, ct)
-    if i in hots:
-        return hots[i] if ct is None else plus(ct, hots[i].dense())
-    return ct
+    if i not in hots:
+        return ct
+    hot = hots[i].settled() if type(hots[i]) is Terms else hots[i]
+    return hot if ct is None else plus(ct, _dense(hot))
 
 
 def push(program: Program, tangents: list[Any], once: bool = False) -> list[Any]:
@@ -212,22 +238,27 @@ def _push(program: Program, tangents: list[Any], once: bool = False) -> list[Any
             entries[i] = None
         if all(ts[v] is None for v in entry.reads):
             continue
-        ts[i] = _push_entry(entry, ts)
+        t = push_entry(entry, ts)
+        ts[i] = t.settled() if type(t) is Terms else t
         for v in last[i]:
             ts[v] = None
     return [None if v is None else ts[v] for v in program.outputs]
 
 
-def _push_entry(entry: Any, ts: list) -> Any:
+def push_entry(entry: Any, ts: list) -> Any:
+    """The tangent of an entry from those that it reads; None where it is zero."""
     kind = entry.__class__
     if kind is Scale:
         coefs = entry.coefs if entry.coefs is not None else entry.resolve()
         return _push_scale(entry.reads, coefs, ts)
     if kind is Apply:
         t = ts[entry.reads[0]]
-        return _moved(entry.op, t) if type(t) is Hot else entry.op(t)
+        return _moved(entry.op, t) if type(t) in STRUCTURED else entry.op(t)
     if kind is Gather:
         present = [p for p, v in enumerate(entry.reads) if ts[v] is not None]
+        total = _push_gather(entry, ts, present)
+        if total is not None:
+            return total
         values = [_dense(ts[entry.reads[p]]) for p in present]
         if len(present) == len(entry.reads):
             return entry.op(*values)
@@ -241,10 +272,12 @@ def _push_entry(entry: Any, ts: list) -> Any:
         return found if entry.picks else found[0]
     assert kind is not Input
     t = ts[entry.reads[0]]
-    if type(t) is Hot:
-        rows = rows_of(t, entry, False)
-        if rows is not None:
-            return rows
+    if type(t) in STRUCTURED:
+        found = _moved_partial(entry, t, entry.shape, False)
+        if found is None:
+            found = _rows(t, entry, False)
+        if found is not None:
+            return found
     t = _dense(t)
     return entry.op(*(t if p == entry.position else x for p, x in enumerate(entry.operands)))
 
@@ -255,15 +288,28 @@ def _push_scale(reads: tuple, coefs: tuple, ts: list) -> Any:
         t = ts[v]
         if t is None:
             continue
-        part = t.scaled(c) if type(t) is Hot else scale(t, c)
-        if total is None:
-            total = part
-        elif type(total) is Hot and type(part) is Hot and total.same_places(part):
-            total = total.plus(part)
-        else:
-            total = plus(_dense(total), _dense(part))
+        part = t.scaled(c) if type(t) in STRUCTURED else scale(t, c)
+        total = part if total is None else _sum(total, part)
     return total
 
 
+def _push_gather(entry: Any, ts: list, present: list[int]) -> Any:
+    """The tangents of joined arrays as terms; None where one of them is written out, or had better be."""
+    given = [ts[entry.reads[p]] for p in present]
+    if not all([type(t) in STRUCTURED and as_terms(t) is not None for t in given]):
+        return None
+    total: Any = None
+    for p, t in zip(present, given, strict=True):
+        part = _moved(entry.op.restricted((p,)), t)
+        total = part if total is None else _sum(total, part)
+    return total
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """The sum of two tangents of either channel."""
+    both = added(a, b) if type(a) in STRUCTURED and type(b) in STRUCTURED else None
+    return plus(_dense(a), _dense(b)) if both is None else both
+
+
 def _dense(t: Any) -> Any:
-    return t.dense() if type(t) is Hot else t
+    return t.dense() if type(t) in STRUCTURED else t

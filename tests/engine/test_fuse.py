@@ -99,7 +99,7 @@ def takes(x):
 def residual(x):
     y = x
     for k in range(6):
-        y = np.tanh(M @ y) * 0.5 + y * (k + 1.0)
+        y = np.tanh(M @ y) * 0.5 + y * (k + 2.0)
     return y
 
 
@@ -376,8 +376,7 @@ def test_a_sum_ends_a_group_and_repeating_axes_costs_nothing():
     assert [type(e) for e in forward.entries] == [Input, Chained]
     assert forward.entries[1].op.chain.axes == (-1,)
     reverse = planned(linear_of(f, X).program, False)
-    assert [type(e) for e in reverse.entries if type(e) is not Apply] == [Input, Chained]
-    assert {e.op.name for e in reverse.entries if type(e) is Apply} == {"reshape"}  # views of the result
+    assert [type(e) for e in reverse.entries] == [Input, Chained]
 
 
 def test_one_kernel_reads_few_arrays_and_fewer_tangents():
@@ -388,7 +387,7 @@ def test_one_kernel_reads_few_arrays_and_fewer_tangents():
         return y
 
     def g(x):
-        parts = [np.cumsum(x) for _ in range(20)]
+        parts = [np.cumsum(x * (k + 2.0)) for k in range(20)]
         return sum(p * p for p in parts)
 
     for function in (f, g):

@@ -12,6 +12,8 @@ import numpy as np
 
 from gpujac import settings
 from gpujac.backends import kernels, launches
+from gpujac.backends import matrices as mt
+from tests.kernels import matrices
 from tests.kernels.on_cpu import OnCpu
 
 # What stands for a word of a width: the kernels only move the bytes.
@@ -139,6 +141,9 @@ def run_scatter_add(name: str, seed: int = 0) -> int:
 RUNS: dict[str, Callable[[str, int], int]] = {
     launches.GATHER: run_gather,
     launches.SCATTER_ADD: run_scatter_add,
+    mt.LU: matrices.run_factor,
+    mt.SOLVE: matrices.run_solve,
+    mt.CHOLESKY: matrices.run_cholesky,
 }
 
 

@@ -19,5 +19,8 @@ def of_file(path: str) -> Callable[[], dict[str, Kernel]]:
 FAMILIES: dict[str, Callable[[], dict[str, Kernel]]] = {
     "ops/gather.cu": of_file("ops/gather.cu"),
     "ops/scatter_add.cu": of_file("ops/scatter_add.cu"),
+    "ops/lu.cu": of_file("ops/lu.cu"),
+    "ops/solve.cu": of_file("ops/solve.cu"),
+    "ops/cholesky.cu": of_file("ops/cholesky.cu"),
     "generated chains": chains.representative,
 }

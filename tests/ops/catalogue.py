@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import array_api_strict
 import numpy as np
+import scipy.linalg
 import scipy.special
 
 from gpujac.array.namespace import namespace_over
@@ -194,8 +195,28 @@ def _contracted(op: Any, a: Any, b: Any) -> Any:
     return np.einsum(f"...{op.left},...{op.right}->...{op.out}", a, b)
 
 
+def _adjoint(a: Any) -> Any:
+    return np.conj(np.swapaxes(a, -1, -2))
+
+
 def _solved(op: Any, a: Any, b: Any) -> Any:
+    a = _adjoint(a) if op.adjoint else a
     return np.linalg.solve(a, b[..., None])[..., 0] if op.vector else np.linalg.solve(a, b)
+
+
+def _solved_triangle(op: Any, a: Any, b: Any) -> Any:
+    t = np.tril(a) if op.lower else np.triu(a)
+    if op.unit:
+        t = t * (1 - np.eye(a.shape[-1], dtype=a.dtype)) + np.eye(a.shape[-1], dtype=a.dtype)
+    return np.linalg.solve(_adjoint(t) if op.adjoint else t, b)
+
+
+def _kept_factors(op: Any, a: Any) -> np.ndarray:
+    out = np.empty((*a.shape[:-2], a.shape[-1] + 1, a.shape[-1]), a.dtype)
+    for at in np.ndindex(a.shape[:-2]):
+        factors, swaps = scipy.linalg.lu_factor(a[at])
+        out[at] = np.concatenate([factors.T, swaps[None] + 1])
+    return out
 
 
 def _outside_of(op: Any, n: int, axis: int) -> np.ndarray:
@@ -342,6 +363,8 @@ MEANING: dict[str, Callable] = {
     "argsort": lambda op, x: np.argsort(x, -1, stable=True),
     "complex_abs": lambda op, x: np.hypot(np.real(x), np.imag(x)),
     "solve": _solved,
+    "solve_triangular": _solved_triangle,
+    "lu_factor": _kept_factors,
     "fused": _chained,
     "interp": lambda op, x, xp, fp: np.interp(x, xp, fp),
     "quantile": lambda op, x, q: np.moveaxis(

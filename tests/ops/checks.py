@@ -14,6 +14,7 @@ import gpujac as gj
 from gpujac.core.aval import aval_of, kind
 from gpujac.core.op import Joint, Linear, Pointwise
 from gpujac.core.pattern import Pattern
+from gpujac.ops.linalg import LinearSolve
 from tests import device
 from tests import oracles as orc
 from tests.device import host
@@ -236,7 +237,7 @@ def check_leading(run: Run) -> None:
     op = run.case.op
     if op is None or isinstance(op, Pointwise) or op.name in _FIXED_RANKS:
         return  # the axes of an index array, or of an operand that broadcasts, are not leading axes
-    if op.name == "solve" and run.operands[0].ndim + op.vector <= run.operands[1].ndim - 1:
+    if isinstance(op, LinearSolve) and run.operands[0].ndim + op.vector <= run.operands[1].ndim - 1:
         return  # leading axes of one operand only
     seeds = [run.case.draw(run.dtype, seed) for seed in range(6)]
     stacked = [np.stack(xs).reshape((3, 2) + xs[0].shape) for xs in zip(*seeds, strict=True)]
@@ -249,7 +250,7 @@ def check_leading(run: Run) -> None:
 def check_batch_leading(run: Run) -> None:
     """vmap of an op on an operand with an extra leading axis, the mapped axis before or behind it."""
     op = run.case.op
-    ranks = {"contract": (0, 1), "solve": (1,)}.get(run.case.name, ())
+    ranks = {"contract": (0, 1), "solve": (1,), "solve_triangular": (1,)}.get(run.case.name, ())
     if isinstance(op, Linear) or getattr(op, "leading", False):
         ranks = (0,)
     for p in ranks:
@@ -430,7 +431,7 @@ CONJUGATING = """conj np.vdot np.vecdot vdot vecdot cholesky pinv qr slogdet lin
 
 def _has_jacobian(run: Run) -> bool:
     y = run.oracle(*run.primals)
-    if run.case.name in CONJUGATING:
+    if run.case.name in CONJUGATING or getattr(run.case.op, "adjoint", False):
         return y.dtype.kind == "f"  # conj is not holomorphic
     return all(x.dtype.kind == y.dtype.kind for x in run.primals)
 

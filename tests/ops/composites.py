@@ -131,7 +131,10 @@ COMPOSITES: dict[str, list[tuple[Callable, Sample]]] = {
     ],
     "linalg.outer": [_row(lambda xp, x, y: xp.linalg.outer(x, y), (2,), (3,), cx=True)],
     "linalg.cross": [_row(lambda xp, x, y: xp.linalg.cross(x, y), (2, 3), (2, 3), cx=True)],
-    "linalg.solve": [_row(lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3,), kinds="mf", cx=True)],
+    "linalg.solve": [
+        _row(lambda xp, a, b: xp.linalg.solve(a, b), (3, 3), (3,), kinds="mf", cx=True),
+        _row(lambda xp, a, b: xp.linalg.solve(a, b), (2, 2, 2), (2, 2, 1), kinds="mf", cx=True),
+    ],
     "linalg.inv": [_row(lambda xp, a: xp.linalg.inv(a), (2, 3, 3), kinds="m", cx=True)],
     "linalg.svd": [_row(lambda xp, z: _rebuilt(xp, *xp.linalg.svd(z, full_matrices=False)), (3, 3), kinds="c")],
     "sign": [_row(lambda xp, x: xp.sign(x) * x, (4,))],

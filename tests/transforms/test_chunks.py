@@ -111,7 +111,8 @@ def test_a_large_constant_is_never_the_result(transform, assembly, chunk_size):
 def plan_of(transform, f, *args, **options):
     seen = []
     transform(f, report=seen.append, **options)(*args)
-    (plan,) = seen
+    plan, done = seen
+    assert done == plan._replace(peak_bytes=done.peak_bytes)
     return plan
 
 

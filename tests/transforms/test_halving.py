@@ -58,6 +58,7 @@ def test_the_rest_is_done_in_smaller_chunks(allocator, assembly, chunk_size):
     J = jacobian(chunk_size, plans.append)
     asked = list(allocator.asked)
     allocator.rows = 10**9
+    assert plans.pop() == plans[-1]._replace(peak_bytes=plans[-1].row_bytes * (plans[-1].chunk_size or 20))
     last = plans[-1].chunk_size
     np.testing.assert_array_equal(J, jacobian(last))  # bit for bit
     h.assert_owned(J, X)

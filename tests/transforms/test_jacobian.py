@@ -10,7 +10,7 @@ from tests.transforms import helpers as h
 def plan_of(f, *args, **options):
     seen = []
     gj.jacobian(f, report=seen.append, **options)(*args)
-    (plan,) = seen
+    plan = seen[0]
     return plan
 
 
