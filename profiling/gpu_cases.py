@@ -44,11 +44,12 @@ class Sizes:
     samples: int
     nodes: int
     springs: int
+    systems: int
 
 
 FULL = Sizes(100_000, (256, 512, 512, 256), 256, (2048, 4096, 4096, 2048), 1000, 20_000_000, 400, 20_000,
-             1_000_000, 4_000_000)  # fmt: skip
-SMALL = Sizes(20, (12, 16, 16, 12), 3, (24, 32, 32, 24), 30, 2000, 7, 20, 50, 200)
+             1_000_000, 4_000_000, 100_000)  # fmt: skip
+SMALL = Sizes(20, (12, 16, 16, 12), 3, (24, 32, 32, 24), 30, 2000, 7, 20, 50, 200, 10)
 
 
 def long_chain(np: Any) -> Callable[..., Any]:
@@ -135,7 +136,40 @@ def array_cases(sizes: Sizes) -> list[GpuCase]:
     ]  # fmt: skip
 
 
+def small_solve(np: Any) -> Callable[..., Any]:
+    """The solution of one small system."""
+
+    def f(a: Any, b: Any) -> Any:
+        return np.linalg.solve(a, b)
+
+    return f
+
+
+def likelihood(np: Any) -> Callable[..., Any]:
+    """The squares of whitened numbers, by the factor and the inverse of a covariance."""
+
+    def f(a: Any) -> Any:
+        lower = np.linalg.cholesky(a @ a.T)
+        return np.sum(lower * lower) + np.sum(np.linalg.inv(a))
+
+    return f
+
+
+def matrix_cases(sizes: Sizes) -> list[GpuCase]:
+    """Batches of small matrices."""
+    rng, n = numpy.random.default_rng(6), 8
+    systems = rng.standard_normal((sizes.systems, n, n)) / 8 + numpy.eye(n)
+    sides = rng.standard_normal((sizes.systems, n))
+    return [
+        GpuCase("solve-vmap", f"vmap of solve, {sizes.systems} systems of {n}", small_solve, ("vmap",),
+                (systems, sides)),
+        GpuCase("cholesky-vmap-grad", f"vmap of grad of cholesky and inv, {sizes.systems} matrices of {n}", likelihood,
+                ("vmap", "grad"), (systems,), rtol=1e-8),
+    ]  # fmt: skip
+
+
 def gpu_cases(is_dry: bool) -> dict[str, GpuCase]:
     """Return the cases by name, in the order of worth; the names do not depend on the size."""
     sizes = SMALL if is_dry else FULL
-    return {case.name: case for case in dense_cases(sizes) + small_cases(sizes) + array_cases(sizes)}
+    cases = dense_cases(sizes) + small_cases(sizes) + array_cases(sizes) + matrix_cases(sizes)
+    return {case.name: case for case in cases}

@@ -19,12 +19,14 @@ from profiling.gpu_budget import WRONG
 from profiling.gpu_chain_cases import chain_cases
 from profiling.gpu_device import Device, device
 from profiling.gpu_kernel_cases import KernelCase, gather_cases, scatter_cases
+from profiling.gpu_matrix_cases import matrix_cases
 from profiling.values import difference
 
 FAMILIES: dict[str, Callable[[bool], list[KernelCase]]] = {
     "gather": gather_cases,
     "scatter_add": scatter_cases,
     "chain": chain_cases,
+    "matrices": matrix_cases,
 }
 
 

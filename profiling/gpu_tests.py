@@ -24,8 +24,9 @@ SHARD_S = 520.0
 WORKERS = max(1, min(8, (os.cpu_count() or 1) // 2))  # test processes; each holds a CUDA context
 # What a card is asked first: every op on CuPy arrays, and the tests of the transforms on them.
 SMOKE = (
-    "-k", "cupy", "tests/ops/test_every_op.py", "tests/transforms/test_cupy_again.py", "tests/array/test_padding.py",
-    "tests/control/test_control_cupy.py", "tests/control/test_custom_cupy.py",
+    "-k", "cupy", "tests/ops/test_every_op.py", "tests/transforms/test_cupy_again.py",
+    "tests/transforms/test_out_cupy.py", "tests/array/test_padding.py", "tests/control/test_control_cupy.py",
+    "tests/control/test_custom_cupy.py",
 )  # fmt: skip
 _WORDS = re.compile(r"(\d+) (passed|failed|skipped|xfailed|xpassed|errors?|deselected)")
 

@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run in a fresh process and print a line; return 1 where there is no room or no way to measure."""
     parser = argparse.ArgumentParser(prog="python -m profiling.out_cases", description=__doc__)
     parser.add_argument("--size", type=int, default=SIZE, help="grid points in each direction (default 128)")
-    parser.add_argument("--chunk", type=int, default=None, help="rows per sweep, written out; default: as gpujac chooses")
+    parser.add_argument("--chunk", type=int, default=None, help="rows per sweep, all written out (default: no rows)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is written")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)

@@ -22,7 +22,7 @@ CASES = {
          "tests/array/test_cupy_namespace.py", "tests/array/test_cupy_payloads.py", "tests/test_adopt.py"), ""),
     "transforms": (
         ("tests/transforms/test_cupy.py", "tests/transforms/test_cupy_again.py",
-         "tests/transforms/test_cupy_note.py"), ""),
+         "tests/transforms/test_cupy_note.py", "tests/transforms/test_out_cupy.py"), ""),
     "control flow, custom functions and operations": (
         ("tests/control/test_control_cupy.py", "tests/control/test_custom_cupy.py",
          "tests/control/test_custom_kernels.py"), ""),

@@ -41,30 +41,35 @@ def solve(be: Any, factors: Any, b: Any, vector: bool, adjoint: bool) -> Any:
     n = factors.shape[-1]
     factors = factors if factors.flags.c_contiguous else be.copy(factors)
     lead, x = _columns(be, factors.shape[:-2], b, vector)
-    one = math.prod(factors.shape[:-2]) == 1  # one matrix: all right-hand sides are its columns
-    inner = () if one else lead
-    count, columns = math.prod(inner), (math.prod(lead) if one else 1) * x.shape[-2]
+    if math.prod(factors.shape[:-2]) == 1:  # all right-hand sides are columns of one matrix
+        one = be.reshape(x, (math.prod(x.shape[:-1]), n))
+        _solve_in_place(be, be.reshape(factors, (n + 1, n)), one, (), adjoint)
+    else:
+        _solve_in_place(be, factors, x, lead, adjoint)
+    return be.reshape(x, (*lead, n)) if vector else be.swap_last(x)
+
+
+def _solve_in_place(be: Any, factors: Any, x: Any, lead: tuple[int, ...], adjoint: bool) -> None:
+    """Right-hand sides (*lead, k, n) become solutions; the leading axes of the factors are spread over `lead`."""
+    n, columns, count = factors.shape[-1], x.shape[-2], math.prod(lead)
     swaps = factors[..., n, :]
     swaps = be.cast(swaps.real if swaps.dtype.kind == "c" else swaps, np.int32)
-    swaps = swaps if one else be.copy(be.xp.broadcast_to(swaps, (*inner, n)))
-    letter = _LETTERS[factors.dtype.name]
+    swaps = be.copy(be.xp.broadcast_to(swaps, (*lead, n)))
+    letter, library = _LETTERS[factors.dtype.name], be.cublas()[0]
+    operation = _operation(library, factors.dtype, adjoint)
     if _is_batched(count, n):
-        library, handle = be.cublas()
         info = np.empty(1, np.int32)  # on the host: whether arguments were refused
-        places = _addresses(be, factors, inner), _addresses(be, x, inner)
+        places = _addresses(be, factors, lead), _addresses(be, x, lead)
         getattr(library, letter + "getrsBatched")(
-            handle, _operation(library, factors.dtype, adjoint), n, columns, places[0].data.ptr, n, swaps.data.ptr,
-            places[1].data.ptr, n, info.ctypes.data, count,
+            be.cublas()[1], operation, n, columns, places[0].data.ptr, n, swaps.data.ptr, places[1].data.ptr, n,
+            info.ctypes.data, count,
         )  # fmt: skip
-    else:
-        library, handle = be.cusolver()
-        call, info = getattr(library, letter + "getrs"), be.empty((1,), np.int32, factors)
-        operation = _operation(be.cublas()[0], factors.dtype, adjoint)
-        which = np.broadcast_to(np.arange(math.prod(factors.shape[:-2])).reshape(factors.shape[:-2]), inner).ravel()
-        for k, m in enumerate(which):
-            call(handle, operation, n, columns, _at(factors, int(m)), n, _at(swaps, k, 1),
-                 x.data.ptr + k * columns * n * x.itemsize, n, info.data.ptr)  # fmt: skip
-    return be.reshape(x, (*lead, n)) if vector else be.swap_last(x)
+        return
+    library, handle = be.cusolver()
+    call, report = getattr(library, letter + "getrs"), be.empty((1,), np.int32, factors)
+    own = factors.shape[:-2]
+    for k, m in enumerate(np.broadcast_to(np.arange(math.prod(own)).reshape(own), lead).ravel().tolist()):
+        call(handle, operation, n, columns, _at(factors, m), n, _at(swaps, k, 1), _at(x, k), n, report.data.ptr)
 
 
 def triangular_solve(be: Any, a: Any, b: Any, lower: bool, adjoint: bool, unit: bool) -> Any:
@@ -117,4 +122,4 @@ def _addresses(be: Any, x: Any, lead: tuple[int, ...]) -> Any:
     step, own = math.prod(x.shape[-2:]) * x.itemsize, x.shape[:-2]
     start = x.data.ptr
     found = be.xp.arange(start, start + math.prod(own) * step, step, dtype=np.uintp)
-    return found if own == lead or not lead else be.copy(be.xp.broadcast_to(found.reshape(own), lead))
+    return found if own == lead else be.copy(be.xp.broadcast_to(found.reshape(own), lead))

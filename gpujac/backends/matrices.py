@@ -228,7 +228,8 @@ def _as_axes(t: Layout, b: Layout, x: Layout, vector: bool, what: Solving) -> tu
     for copied in ((False, False), (False, True), (True, False), (True, True)):
         if not (kept or copied[0]):  # factors are read as they were made
             continue
-        found = _seen(*(c_order(y) if c else y for y, c in zip((t, b), copied)), x, vector, what.factors)
+        seen_t, seen_b = (c_order(y) if c else y for y, c in zip((t, b), copied))
+        found = _seen(seen_t, seen_b, x, vector, what.factors)
         if found is not None:
             return found, copied
     raise AssertionError("arrays in C order are always seen as one axis of matrices")
@@ -237,10 +238,9 @@ def _as_axes(t: Layout, b: Layout, x: Layout, vector: bool, what: Solving) -> tu
 def _seen(t: Layout, b: Layout, x: Layout, vector: bool, factors: bool) -> _Axes | None:
     """None where the leading axes are too many, or where entries do not lie on a lattice."""
     core = 1 if vector else 2
-    own = [steps(y) for y in (t, b, x)]
-    if any(s is None for s in own):
+    ts, bs, xs = steps(t), steps(b), steps(x)
+    if ts is None or bs is None or xs is None:
         return None
-    ts, bs, xs = own
     axes = merged(x.shape[: len(x.shape) - core], [ts[:-2], bs[: len(bs) - core], xs[: len(xs) - core]])
     columns = [1, 0, 0, 0] if vector else [x.shape[-1], 0, bs[-1], xs[-1]]
     if vector:  # right-hand sides that share their matrix are columns of one

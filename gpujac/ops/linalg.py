@@ -71,7 +71,7 @@ class LinearSolve(General):
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         # m dx = db - dm x
-        (a, _, *kept), (da, db) = primals, tangents[:2]
+        (a, _, *kept), (da, db, *_) = primals, tangents
         right = None
         if da is not None:
             out = "i" if self.vector else "ik"
@@ -197,7 +197,8 @@ class SolveTriangular(LinearSolve):
         return SOLVE_MATRIX.evaluate(be, _plain_adjoint(be, t) if self.adjoint else t, b)
 
     def changed(self, da: Any, a: Any) -> Any:
-        mask = np.tri(da.shape[-1], k=-int(self.unit))
+        *_, n = da.shape
+        mask = np.tri(n, k=-int(self.unit))
         da = ew.multiply(da, like(mask if self.lower else mask.T, a))
         return adjoint(da) if self.adjoint else da
 

@@ -46,7 +46,7 @@ class Record:
         return done, digest
 
     def write(self, done: int, digest: str) -> None:
-        """Say that `done` rows are in place, some of which have `digest`; a crash leaves the old file or the new one, never a part."""
+        """Say that `done` rows are in place, and `digest` of some; a crash leaves the old file or the new one."""
         beside = self.path.with_name(self.path.name + ".new")
         with open(beside, "w", encoding="utf-8") as file:
             json.dump({"rows_done": done, "digest": digest, **self.facts}, file)

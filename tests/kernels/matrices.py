@@ -112,6 +112,7 @@ def _run_singular(what: str, dtype: str, seed: int) -> int:
             factors = mt.lu_factor(be, a)
             check_factors(a, factors)
             assert np.all(factors[..., a.shape[-1] - 1, a.shape[-1] - 1] == 0)
+            assert np.all(factors[..., a.shape[-1], 0] == 1 + np.argmax(np.abs(a[..., 0]), -1)), "the first of equals"
         elif what == "lu_det":
             assert np.all(mt.det(be, a) == 0)
         else:
@@ -130,6 +131,7 @@ def sides(dtype: str, lead: tuple[int, ...], n: int, seed: int) -> Iterator[tupl
     yield numbers(dtype, (*lead, n, 4), seed), False
     yield np.swapaxes(numbers(dtype, (2, *lead, 3, n), seed), -1, -2)[..., ::-1], False
     yield np.broadcast_to(numbers(dtype, (n, 1), seed), (*lead, n, 2)), False
+    yield numbers(dtype, (2, *lead, n, 2), seed), False
 
 
 def run_solve(name: str, seed: int = 0) -> int:
@@ -153,7 +155,7 @@ def run_solve(name: str, seed: int = 0) -> int:
 def _check_lu(be: OnCpu, a: np.ndarray, factors: np.ndarray, b: np.ndarray, vector: bool, turned: bool) -> None:
     x = mt.lu_solve(be, factors, b, vector, turned)
     assert x.dtype == b.dtype
-    _agrees(adjoint(wide(a)) if turned else wide(a), x, b, vector)
+    agrees(adjoint(wide(a)) if turned else wide(a), x, b, vector)
 
 
 def _check_triangle(be: OnCpu, a: np.ndarray, b: np.ndarray, case: int) -> None:
@@ -165,10 +167,11 @@ def _check_triangle(be: OnCpu, a: np.ndarray, b: np.ndarray, case: int) -> None:
     a = (a / (3 * np.sqrt(n)) + np.eye(n)).astype(a.dtype)
     t = np.where(keep, wide(a), np.eye(n))
     x = mt.triangular_solve(be, np.where(keep, a, np.nan).astype(a.dtype), b, lower, turned, unit)
-    _agrees(adjoint(t) if turned else t, x, b, False)
+    agrees(adjoint(t) if turned else t, x, b, False)
 
 
-def _agrees(m: np.ndarray, x: np.ndarray, b: np.ndarray, vector: bool) -> None:
+def agrees(m: np.ndarray, x: np.ndarray, b: np.ndarray, vector: bool) -> None:
+    """x is NumPy's solution of m @ x = b."""
     column = (lambda v: wide(v)[..., None]) if vector else wide
     wanted = np.linalg.solve(np.broadcast_to(m, (*column(x).shape[:-2], *m.shape[-2:])), np.broadcast_to(
         column(b), column(x).shape))  # fmt: skip

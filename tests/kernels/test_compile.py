@@ -18,13 +18,14 @@ from tests.kernels.families import FAMILIES
 PACKAGE = Path(gpujac.__file__).resolve().parent
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.cu"))
 QUICK = (75, 90, 120)  # the oldest, one of a data centre, the newest; all of them in the slow tests
+OFTEN = ("ops/gather.cu", "ops/scatter_add.cu")  # the others on one architecture, unless slow tests run
 TABLE = registers.table()
 
 needs_nvrtc = pytest.mark.skipif(compiling.MISSING, reason=compiling.WHY)
 every_architecture = pytest.mark.parametrize(
     ("family", "architecture"),
     [
-        (f, a) if a == 90 or (a in QUICK and f.endswith(".cu")) else pytest.param(f, a, marks=pytest.mark.slow)
+        (f, a) if a == 90 or (a in QUICK and f in OFTEN) else pytest.param(f, a, marks=pytest.mark.slow)
         for f in FAMILIES
         for a in compiling.ARCHITECTURES
     ],

@@ -13,6 +13,7 @@ from gpujac.errors import StructureError as BadStructure
 from gpujac.ops.contract import Contract
 from gpujac.transforms import sink
 from gpujac.transforms.sink import boxes
+from profiling import out_cases
 from tests.transforms import helpers as h
 
 W = np.cos(np.arange(60.0)).reshape(12, 5)
@@ -242,6 +243,39 @@ def test_rows_that_stay_diagonal_never_exist_as_rows(tmp_path, monkeypatch):
         np.testing.assert_array_equal(out, gj.jacrev(lambda x: np.sin(x) * x)(x))
 
 
+def stencil(x):
+    return np.roll(x, 1) * x + np.roll(x, -1) ** 2
+
+
+@every_target
+@pytest.mark.parametrize("transform", [gj.jacrev, gj.jacfwd])
+def test_rows_of_few_entries_are_written_in_pieces_of_any_size(transform, target, tmp_path, monkeypatch):
+    x, plans = np.linspace(0.0, 1.0, 200), []
+    wanted = transform(stencil)(x)
+    for size in (12_000, 1 << 26):
+        monkeypatch.setattr(sink, "FLUSH_BYTES", size)
+        out = target(wanted, tmp_path / "J")
+        transform(stencil, out=out, report=plans.append)(x)
+        np.testing.assert_array_equal(np.asarray(out), wanted)
+        out = target(wanted, tmp_path / "J")
+        np.asarray(out)[...] = np.nan
+        transform(stencil, out=out, resume=77)(x)
+        half = (np.asarray(out) if transform is gj.jacrev else np.asarray(out).T)[77:]
+        np.testing.assert_array_equal(half, (wanted if transform is gj.jacrev else wanted.T)[77:])
+    assert all(plan.structured for plan in plans)
+
+
+def test_rows_of_too_many_entries_go_on_in_chunks(monkeypatch):
+    x, plans, out = np.linspace(0.0, 1.0, 200), [], Store((200, 200))
+    wanted = gj.jacrev(stencil)(x)
+    monkeypatch.setattr("gpujac.transforms.terms.most_entries", lambda rows, columns: 1)
+    gj.jacrev(stencil, out=out, report=plans.append, resume=50)(x)
+    assert [plan.structured for plan in plans] == [True, False, False]
+    np.testing.assert_allclose(out.values[50:], wanted[50:], atol=1e-14)
+    assert (out.times[50:] == 1).all()
+    assert not out.times[:50].any()
+
+
 def test_a_file_is_flushed_every_so_many_bytes_and_its_pages_are_let_go(tmp_path, monkeypatch):
     flushed = []
     out = np.memmap(tmp_path / "J", float, "w+", shape=(12, 5))
@@ -391,7 +425,7 @@ def test_options_that_do_not_go_together_are_refused_when_the_transform_is_built
 
 
 def test_arrays_of_another_library():
-    strict = pytest.importorskip("array_api_strict")
+    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     x = strict.asarray(X)
     g = lambda x: np.sin(x) * x[0]
     out = strict.zeros((5, 5))
@@ -408,3 +442,13 @@ def test_an_array_of_zarr(tmp_path):
     out = zarr.open(str(tmp_path / "J.zarr"), mode="w", shape=(12, 5), chunks=(4, 5), dtype="f8")
     assert gj.jacrev(f, chunk_size=4, out=out)(X) is out
     np.testing.assert_array_equal(out[:], gj.jacrev(f, chunk_size=4)(X))
+
+
+@pytest.mark.skipif(not out_cases.STATUS.exists(), reason="only Linux tells anonymous memory from pages of files")
+@pytest.mark.parametrize("chunk_size", ["auto", 16])
+def test_the_measurement_of_a_large_file_checks_what_it_wrote_and_removes_it(chunk_size, tmp_path):
+    found = out_cases.measure(8, chunk_size, tmp_path)
+    assert found.error < 1e-12
+    assert found.jacobian_bytes == 8 * 128**2
+    assert (found.chunk_size, found.chunks) == ((None, 1) if chunk_size == "auto" else (16, 8))
+    assert not list(tmp_path.iterdir())
