@@ -18,6 +18,7 @@ from gpujac.transforms import chunking, halving
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.assemble import Block, Side, any_traced
 from gpujac.transforms.complex_blocks import in_real_blocks
+from gpujac.transforms.holomorphic import check_complex
 from gpujac.transforms.hot import Hot
 from gpujac.transforms.progress import progress_bar
 from gpujac.transforms.sweep import pull, push
@@ -74,16 +75,15 @@ def _check_types(options: Options, linear: Linearized) -> None:
         dtypes = [dtype_of(x) for x in linear.values]
         if not any([kind(d) == "c" for d in dtypes]):
             return
-    for side, leaves in ((linear.point, linear.point.leaves), (linear.outputs, linear.values)):
+    sides = (linear.point, linear.point.leaves), (linear.outputs, linear.values)
+    if options.holomorphic:
+        check_complex(what, *sides)
+        return
+    for side, leaves in sides:
         for i, x in enumerate(leaves):
             dtype = dtype_of(x)
-            if (kind(dtype) == "c") == bool(options.holomorphic):
+            if kind(dtype) != "c":
                 continue
-            if options.holomorphic:
-                raise DTypeError(
-                    f"{what}: {side.name(i)} is {dtype}, but holomorphic=True needs complex inputs and "
-                    "outputs throughout; leave it out, or convert the array"
-                )
             raise DTypeError(
                 f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. Set "
                 "holomorphic=True for a holomorphic one, complex_blocks=True for real blocks of any, or split it "
@@ -159,7 +159,8 @@ class _Run:
         direction = "fwd" if self.fused else mode  # a fused program is pushed in either mode
         plan = chunking.plan(
             direction, self.program, self.rows.total, options.chunk_size, options.assembly,
-            options.memory, options.report is not None, traced, backend_of(self.like).saturation_bytes,
+            chunking.cap_now(options.memory), options.report is not None, traced,
+            backend_of(self.like).saturation_bytes,
         )
         return plan._replace(mode=mode) if self.fused else plan
 
@@ -200,11 +201,13 @@ class _Run:
             self.options.report(self.plan)
 
     def _advice(self) -> str:
-        swept = None in self.program.entries  # and let go
-        row = 0 if swept else chunking.live_bytes(self.program, not (self.forward or self.fused))
+        row = self.plan.row_bytes
+        if not row and None not in self.program.entries:  # nothing was let go by the sweep
+            row = chunking.live_bytes(self.program, not (self.forward or self.fused))
+        swept = f"a row needs about {halving.readable(row)} in the sweep, " if row else ""
         size = self.rows.total * self.columns.total * max([item_bytes(b) for b in map(dtype_of, self.linear.values)])
         return (
-            f"a row needs about {halving.readable(row)} in the sweep, the whole result {halving.readable(size)}; "
+            f"{swept}the whole result {halving.readable(size)}; "
             "gpujac.checkpoint makes what the function keeps smaller (gpujac.residuals lists it)"
         )
 

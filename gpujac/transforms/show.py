@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Any
 
 from gpujac import ranges
-from gpujac.program.ir import Program
+from gpujac.program.ir import Program, Scale
 from gpujac.program.printer import residual_bytes, table, total_flops
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.chunking import live_bytes
@@ -73,6 +73,9 @@ def show(f: Callable, argnums: Any = None) -> Callable:
             linear = Linearized("show", f, args, kwargs, argnums, False, check=False, lines=True)
         finally:
             ranges.pop(token)
+        for entry in linear.program.entries:  # now, for the transforms around may be over when it is printed
+            if entry.__class__ is Scale and entry.coefs is None:
+                entry.resolve()
         return Shown(f"linear program of {fl.name_of(f)}", linear.program)
 
     return shown
