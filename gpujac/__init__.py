@@ -31,6 +31,7 @@ from gpujac.errors import (
     AxisError,
     BackendError,
     ConcretizationError,
+    DerivativeWarning,
     DispatchError,
     DTypeError,
     GpujacError,
@@ -49,15 +50,9 @@ from gpujac.transforms.jvp import jvp
 from gpujac.transforms.residuals import residuals
 from gpujac.transforms.second_order import ggn_vp, hessian_diagonal, hvp, laplacian
 from gpujac.transforms.show import show
+from gpujac.transforms.transpose import linear_transpose
 from gpujac.transforms.values import is_traced, stop_gradient, value
-from gpujac.transforms.vjp import (
-    grad,
-    grad_and_value,
-    linear_transpose,
-    linearize,
-    value_and_grad,
-    vjp,
-)
+from gpujac.transforms.vjp import grad, grad_and_value, linearize, value_and_grad, vjp
 from gpujac.transforms.vmap import vmap
 
 __version__ = "0.1.0"
@@ -69,6 +64,7 @@ __all__ = [
     "BackendError",
     "ConcretizationError",
     "DTypeError",
+    "DerivativeWarning",
     "DispatchError",
     "GpujacError",
     "KernelError",

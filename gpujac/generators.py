@@ -11,6 +11,8 @@ from gpujac.array import common as c
 from gpujac.array import indexing
 from gpujac.array import shape as sh
 from gpujac.array.traced import TracedArray
+from gpujac.backends.draws import is_generator, method_of
+from gpujac.backends.host import SCALARS
 from gpujac.core.aval import shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import (
@@ -38,7 +40,11 @@ _PARAMETERS = {
 }  # fmt: skip
 _VECTORS = {"dirichlet": ("alpha",), "multinomial": ("n", "pvals"), "multivariate_normal": ("mean", "cov")}
 _DIMENSIONS = ("rand", "randn")  # RandomState's: the shape is the positional arguments
-_BEHIND_SIZE = {"integers": ("dtype", "endpoint")}
+_BEHIND_SIZE = {
+    "multivariate_normal": ("check_valid", "tol"),
+    "integers": ("dtype", "endpoint"), "random": ("dtype", "out"), "standard_normal": ("dtype", "out"),
+    "standard_gamma": ("dtype", "out"), "standard_exponential": ("dtype", "method", "out"),
+}  # fmt: skip
 # The standard draw that a draw with parameters is made of: how, and from which parameters.
 _SHIFTED: dict[str, tuple[Callable, tuple]] = {
     "normal": (lambda z, loc, scale: loc + scale * z, (0.0, 1.0)),
@@ -63,10 +69,12 @@ def wrap(generator: Any) -> "Wrapped":
     A generator that is not wrapped knows nothing of vmap: it draws once, and all lanes share it.
 
     Args:
-        generator: numpy.random.Generator or RandomState, cupy.random.Generator or RandomState.
+        generator: numpy.random.Generator or RandomState, cupy.random.Generator or RandomState; the
+            module numpy.random stands for its global state.
 
     Returns:
-        An object with the methods of the generator.
+        An object with the methods of the generator. CuPy's Generator has no normal, permutation and
+        choice: here they are made of standard_normal, random and integers.
 
     Raises:
         ArgumentTypeError: `generator` has no methods of a generator. A draw raises ArgumentError
@@ -83,9 +91,7 @@ def wrap(generator: Any) -> "Wrapped":
         >>> gj.vmap(lambda x: x + rng.normal(), randomness="different")(x).round(4)
         array([ 0.1257, -0.1321])
     """
-    if not all(callable(getattr(generator, name, None)) for name in ("normal", "uniform", "permutation")) or isinstance(
-        generator, Wrapped
-    ):
+    if isinstance(generator, Wrapped) or not is_generator(generator):
         raise ArgumentTypeError(
             f"random.wrap: a {type(generator).__name__} is no random generator; give a numpy.random.Generator or "
             "RandomState, or one of CuPy's"
@@ -102,7 +108,7 @@ class Wrapped:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = getattr(self._generator, name)
+        found = method_of(self._generator, name)
         if not callable(found):
             return found
 
@@ -122,42 +128,50 @@ def _called(generator: Any, name: str, args: tuple, kwargs: dict) -> Any:
     traces = open_vmaps()
     traced = any(isinstance(x, Tracer) for x in (*args, *kwargs.values()))
     if not traces and not traced:
-        return getattr(generator, name)(*args, **kwargs)
+        return method_of(generator, name)(*args, **kwargs)
     for trace in traces:
         if trace.lanes.randomness == "error":
             raise ArgumentError(
                 f"random.wrap: {name} was called inside vmap of {trace.lanes.origin}, whose randomness is 'error': "
                 'say vmap(..., randomness="same") for one draw that all lanes share, or "different"'
             )
-    if kwargs.get("out") is not None:
-        raise MutationError(f"random.wrap: {name} with out= writes into what all lanes share; assign the result")
+    _check_out(name, kwargs)
     different = [t for t in traces if t.lanes.randomness == "different"]
     if name in ("permutation", "permuted"):
-        return _permuted(generator, name, different, *args, **kwargs)
+        return (_permutation if name == "permutation" else _permuted)(generator, different, *args, **kwargs)
     if name == "choice":
         return _chosen(generator, different, *args, **kwargs)
     names = _VECTORS.get(name, _PARAMETERS.get(name))
     if name in _DIMENSIONS:
-        return _drawn(generator, {"rand": "random_sample", "randn": "standard_normal"}[name], different, {}, args, {})
+        own = {"rand": "random_sample", "randn": "standard_normal"}[name]
+        return _drawn(generator, own, different, {}, args, dict(kwargs))
     if names is None:
         if name == "shuffle":
             raise MutationError("random.wrap: shuffle works in place, on what all lanes share; use permutation")
-        raise DispatchError(f"random.wrap: {name} has no meaning inside vmap; call it outside and pass the result in")
-    values, size, options = _bound(name, names, args, dict(kwargs))
+        where = "inside vmap" if traces else "with traced arguments"
+        raise DispatchError(f"random.wrap: {name} has no meaning {where}; call it outside and pass the result in")
+    values, size, options = _bound(name, names, args, kwargs)
+    _check_out(name, options)
     return _drawn(generator, name, different, values, size, options)
+
+
+def _check_out(name: str, options: dict) -> None:
+    if options.get("out") is not None:
+        raise MutationError(f"random.wrap: {name} with out= writes into what all lanes share; assign the result")
 
 
 def _bound(name: str, names: tuple, args: tuple, kwargs: dict) -> tuple[dict, Any, dict]:
     """Parameters by name, size, and the other options of a call."""
-    values = dict(zip(names, args, strict=False))
-    rest = args[len(names) :]
-    for n in names:
-        if n in kwargs:
-            values[n] = kwargs.pop(n)
-    size = rest[0] if rest else kwargs.pop("size", None)
-    extra = _BEHIND_SIZE.get(name, ("dtype",))
-    kwargs.update(zip(extra, rest[1:], strict=False))
-    return values, size, kwargs
+    known = (*names, "size", *_BEHIND_SIZE.get(name, ("dtype",)))
+    if len(args) > len(known):
+        raise ArgumentTypeError(f"random.wrap: {name} with {len(args)} arguments; it takes {', '.join(known)}")
+    options = dict(zip(known, args, strict=False))
+    twice = [n for n in options if n in kwargs]
+    if twice:
+        raise ArgumentTypeError(f"random.wrap: {name} with {twice[0]}= twice, by position and by name; give it once")
+    options.update(kwargs)
+    values = {n: options.pop(n) for n in names if n in options}
+    return values, options.pop("size", None), options
 
 
 def _drawn(generator: Any, name: str, different: list, values: dict, size: Any, options: dict) -> Any:
@@ -257,7 +271,7 @@ def _shared(generator: Any, name: str, different: list, values: dict, size: tupl
 
     def draw() -> Any:
         asked = {} if not lead and not size else {"size": (*lead, *size)}
-        return getattr(generator, name)(**values, **asked, **options)
+        return method_of(generator, name)(**values, **asked, **options)
 
     signature: tuple = (name, lead, tuple(size))
     if _in_a_loop():
@@ -290,7 +304,7 @@ def _taped(signature: tuple, draw: Callable) -> Any:
 def _placed(whole: Any, different: list) -> Any:
     """The lanes of this pass of a draw with all lanes in front, mapped in the traces, the outermost first."""
     if not different:
-        return whole.copy() if shape_of(whole) else whole  # a write into it must not reach the next pass
+        return whole if type(whole) in SCALARS else whole.copy()  # a write into it must not reach the next pass
     key = tuple(t.start if isinstance(t, LaneTrace) else slice(t.start, t.start + t.size) for t in different)
     part = whole[key]
     for trace in different:
@@ -299,10 +313,10 @@ def _placed(whole: Any, different: list) -> Any:
     return part
 
 
-def _in_turn(generator: Any, name: str, different: list, args: tuple, kwargs: dict) -> Any:
-    """Draws one after the other, for what has no size."""
+def _in_turn(generator: Any, name: str, different: list, args: tuple, kwargs: dict, method: Any = None) -> Any:
+    """Draws one after the other, for what has no size; `method` makes them where the generator's own does not."""
     lead = tuple(t.lanes.total for t in different)
-    method = getattr(generator, name)
+    method = method_of(generator, name) if method is None else method
 
     def draw() -> Any:
         if not lead:
@@ -338,15 +352,30 @@ def _chosen(generator: Any, different: list, a: Any, size: Any = None, replace: 
     return indexing.take(a, at, axis) if several else at
 
 
-def _permuted(generator: Any, name: str, different: list, x: Any, axis: Any = 0, **options: Any) -> Any:
+def _permutation(generator: Any, different: list, x: Any, axis: Any = 0) -> Any:
     """`x` in random order along an axis: a draw of positions, and the entries there."""
-    if name == "permuted" and (axis is not None or options):
-        raise DispatchError("random.wrap: permuted along an axis has no meaning inside vmap; use permutation")
     x = c.lift(x)
     if not shape_of(x):
         return _in_turn(generator, "permutation", different, (x,), {})
-    at = c.axis_of(axis, len(shape_of(x)), name)
+    at = c.axis_of(axis, len(shape_of(x)), "permutation")
     return indexing.take(x, _in_turn(generator, "permutation", different, (shape_of(x)[at],), {}), at)
+
+
+def _permuted(generator: Any, different: list, x: Any, axis: Any = None, out: Any = None) -> Any:
+    """`x` with the entries of each line along an axis, or all of them, in a random order of its own."""
+    _check_out("permuted", {"out": out})
+    x = c.lift(x)
+    size = tuple(shape_of(x))
+    if not size:
+        raise ArgumentError("random.wrap: permuted of a number; give an array, or use permutation")
+    rows, at = (size, c.axis_of(axis, len(size), "permuted")) if axis is not None else ((math.prod(size),), 0)
+
+    def draw(rows: tuple, at: int) -> Any:
+        numbers = np.arange(rows[at]).reshape([n if i == at % len(rows) else 1 for i, n in enumerate(rows)])
+        return method_of(generator, "permuted")(np.broadcast_to(numbers, rows), axis=at)
+
+    order = _in_turn(generator, "permuted", different, (rows, at), {}, draw)
+    return sh.reshape(indexing.take_along_axis(sh.reshape(x, rows), order, at), size)
 
 
 # ---------------------------------------------------------------- parameters that differ between lanes
@@ -362,7 +391,7 @@ def _batched(generator: Any, name: str, different: list, values: dict, size: Any
             "are not known at the first, so the numbers would not be those of one pass; use chunk_size=None, or keys "
             "(gpujac.random.key)"
         )
-    method = getattr(generator, name)
+    method = method_of(generator, name)
     if name in _VECTORS:
         return _placed(_row_by_row(method, name, different, values, size, options), different)
     size = np.broadcast_shapes(*(tuple(shape_of(v)) for v in values.values())) if size is None else size

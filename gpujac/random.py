@@ -20,18 +20,20 @@ import numpy as np
 from gpujac.array import common as c
 from gpujac.array import indexing, order
 from gpujac.array import shape as sh
+from gpujac.backends.choose import HOST_TYPES
 from gpujac.core.aval import dtype_of, kind, name_of, shape_of
 from gpujac.core.trace import Tracer, payload
 from gpujac.errors import ArgumentError, ArgumentTypeError, ConcretizationError, DTypeError, ShapeError
 from gpujac.generators import wrap
 from gpujac.ops import elementwise as ew
+from gpujac.ops.batching import hold
 from gpujac.ops.philox import FOLD, blocks
 from gpujac.transforms.keys import (
     MASK64,
     check_key,
     derived,
     folded,
-    high_product,
+    fraction,
     pairs,
     unit,
     words,
@@ -111,7 +113,8 @@ def fold_in(key: Any, data: Any) -> Any:
 
     Args:
         key: (2,) uint32.
-        data: whole number from 0 to 2**64 - 1, or an integer array of shape (), traced or not.
+        data: whole number from 0 to 2**64 - 1, or an integer array of shape (), traced or not. A traced
+            one is not looked at: a negative number counts as itself modulo 2**64.
 
     Returns:
         (2,) uint32: `split(key, data + 1)[data]`.
@@ -126,10 +129,11 @@ def fold_in(key: Any, data: Any) -> Any:
         True
     """
     check_key("fold_in", key)
+    data = c.lift(data)
     if kind(dtype_of(data)) not in "iu" or shape_of(data) != ():
+        of = f"is an array of shape {tuple(shape_of(data))} and" if shape_of(data) else "has"
         raise DTypeError(
-            f"random.fold_in: data is an array of shape {tuple(shape_of(data))} and dtype {dtype_of(data)}; use one "
-            "whole number, and vmap for several"
+            f"random.fold_in: data {of} dtype {dtype_of(data)}; use one whole number, and vmap for several"
         )
     if not isinstance(data, Tracer) and data < 0:
         raise ArgumentError(f"random.fold_in: data={data} is negative")
@@ -200,7 +204,7 @@ def uniform(key: Any, shape: Any = (), dtype: Any = np.float64, minval: Any = 0.
     u = _shaped(unit("uniform", key, math.prod(size), wanted), size)
     if _is_number(minval, 0) and _is_number(maxval, 1):
         return u
-    low, high = (_fitted("uniform", v, size, wanted) for v in (minval, maxval))
+    low, high = (_fitted("uniform", v, size, wanted, key) for v in (minval, maxval))
     return ew.add(low, ew.multiply(ew.subtract(high, low), u))
 
 
@@ -241,7 +245,7 @@ def normal(key: Any, shape: Any = (), dtype: Any = np.float64, loc: Any = 0.0, s
     z = _shaped(c.astype(z, wanted), size)
     if _is_number(loc, 0) and _is_number(scale, 1):
         return z
-    mean, spread = (_fitted("normal", v, size, wanted) for v in (loc, scale))
+    mean, spread = (_fitted("normal", v, size, wanted, key) for v in (loc, scale))
     return ew.add(mean, ew.multiply(spread, z))
 
 
@@ -251,7 +255,8 @@ def randint(key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = np.int6
     Args:
         key: (2,) uint32.
         shape: int or tuple of ints.
-        minval, maxval: whole numbers, or integer arrays that broadcast to `shape`.
+        minval, maxval: whole numbers, or integer arrays that broadcast to `shape`. Traced ones on a
+            device are not looked at: where nothing lies in between, the number has no meaning.
         dtype: an integer dtype.
 
     Returns:
@@ -270,18 +275,19 @@ def randint(key: Any, shape: Any, minval: Any, maxval: Any, dtype: Any = np.int6
         array([3, 5, 6, 5, 1, 1])
     """
     size, wanted = _shape(shape), _dtype("randint", dtype)
+    minval, maxval = c.lift(minval, key), c.lift(maxval, key)
     for end in (minval, maxval):
         if kind(dtype_of(end)) not in "iu" or wanted.kind not in "iu":
             raise DTypeError(f"random.randint: {dtype_of(end)} ends and dtype={wanted}: use integers")
-    if not isinstance(minval, Tracer) and not isinstance(maxval, Tracer) and not _below(minval, maxval):
-        raise ArgumentError(f"random.randint: no whole number is in [{minval}, {maxval})")
-    _check_range(minval, maxval, wanted)
+    least, most = (_whole("randint", v, size) for v in (minval, maxval))
+    if not _below(least, most):
+        raise ArgumentError(f"random.randint: no whole number is in [{payload(least)}, {payload(most)})")
+    _check_range(least, most, wanted)
     work = size or (1,)  # NumPy warns where its own scalars wrap around
     high, low = (sh.reshape(w, work) for w in pairs("randint", key, math.prod(size)))
-    least, most = (_whole("randint", v, size) for v in (minval, maxval))
     plain = isinstance(most, int) and isinstance(least, int)
     span = (most - least) & MASK64 if plain else ew.subtract(wrapped(most), wrapped(least))
-    found = c.astype(ew.add(wrapped(least), high_product(high, low, span)), wanted)
+    found = c.astype(ew.add(wrapped(least), fraction(high, low, span)), wanted)
     return found if size else found[0]
 
 
@@ -337,6 +343,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Any = None) -> Any:
         >>> bernoulli(key(0), 0.5, (4,))
         array([ True, False, False, False])
     """
+    p = c.lift(p, key)
     size = tuple(shape_of(p)) if shape is None else _shape(shape)
     _check_broadcast("bernoulli", p, size)
     return ew.less(_shaped(unit("bernoulli", key, math.prod(size), np.dtype(np.float64)), size), p)
@@ -380,8 +387,9 @@ def _check_broadcast(what: str, x: Any, size: tuple) -> None:
         raise ShapeError(f"random.{what}: a parameter of shape {wide} does not broadcast to shape={size}")
 
 
-def _fitted(what: str, x: Any, size: tuple, dtype: np.dtype) -> Any:
+def _fitted(what: str, x: Any, size: tuple, dtype: np.dtype, key: Any) -> Any:
     """A parameter that fits the shape, in the dtype of the draw."""
+    x = c.lift(x, key)
     _check_broadcast(what, x, size)
     return x if type(x) in (int, float) else c.astype(x, dtype)
 
@@ -394,19 +402,30 @@ def _whole(what: str, x: Any, size: tuple) -> Any:
 
 def _check_range(minval: Any, maxval: Any, wanted: np.dtype) -> None:
     """Raise where a dtype does not hold all numbers in [minval, maxval), of every lane."""
-    if all([isinstance(v, Tracer) and name_of(dtype_of(v)) == wanted.name for v in (minval, maxval)]):
-        return  # they fit, and asking would wait for a device
-    ends = [payload(v) for v in (minval, maxval)]
-    if any([v is None for v in ends]):
-        return  # a linear function is being recorded: there are no values
     least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
-    low, high = (v if isinstance(v, int) else c.on_host(v) for v in ends)
-    if not (np.all(low >= least) and np.all(high <= most + 1)):
-        raise ArgumentError(
-            f"random.randint: dtype={wanted} holds {least} to {most}, but the numbers asked for are in "
-            f"[{np.min(low)}, {np.max(high)}); use a wider dtype"
-        )
+    if all([_lies(v, least, most + 1) for v in (minval, maxval)]):
+        return
+    low, high = (v if isinstance(v, int) else c.on_host(v) for v in (payload(minval), payload(maxval)))
+    raise ArgumentError(
+        f"random.randint: dtype={wanted} holds {least} to {most}, but the numbers asked for are in "
+        f"[{np.min(low)}, {np.max(high)}); use a wider dtype"
+    )
+
+
+def _lies(x: Any, least: int, most: int) -> bool:
+    """Whether an end of randint lies in [least, most] in every lane that takes part."""
+    if isinstance(x, int):
+        return least <= x <= most
+    if payload(x) is None:
+        return True  # a linear function is being recorded: there are no values
+    own = np.iinfo(name_of(dtype_of(x)))  # where the dtype itself keeps to the bound, nothing waits for a device
+    return (own.min >= least or hold(ew.greater_equal(x, least))) and (own.max <= most or hold(ew.less_equal(x, most)))
 
 
 def _below(x: Any, y: Any) -> bool:
-    return bool(np.all(c.on_host(x) < c.on_host(y)))
+    """Whether one end of randint is below the other in every lane that takes part."""
+    if not isinstance(x, Tracer) and not isinstance(y, Tracer):
+        return bool(np.all(c.on_host(x) < c.on_host(y)))
+    if not all([type(payload(v)) in HOST_TYPES for v in (x, y)]):
+        return True  # asking would wait for a device; or there are no values
+    return hold(ew.less(x, y))

@@ -107,7 +107,10 @@ def _size_of_text(text: str, what: str) -> int:
             f"{what}={text!r} is not a size; write bytes as a number, or text such as '2GB', "
             "'800MB' or '1.5GiB', or None for no limit."
         )
-    return int(float(found[1]) * unit) if not found[1].isdigit() else int(found[1]) * unit
+    try:
+        return int(found[1]) * unit if found[1].isdigit() else int(float(found[1]) * unit)
+    except (OverflowError, ValueError):  # beyond what a float holds, or thousands of digits
+        raise ArgumentError(f"{what}={text!r} is larger than any memory; use None for no limit.") from None
 
 
 def _size_of_number(value: Any, what: str) -> int:

@@ -361,7 +361,7 @@ def test_the_version_is_the_packages():
 
 EXPORTED = sorted(gpujac.__all__)
 EXPORTED_OBJECTS = [
-    name for name in EXPORTED if callable(getattr(gpujac, name)) and not name.endswith("Error")
+    name for name in EXPORTED if callable(getattr(gpujac, name)) and not name.endswith(("Error", "Warning"))
 ]
 
 

@@ -193,6 +193,8 @@ def test_parse_bytes_reads_numbers_and_sizes(value, size):
     ("value", "error", "message"),
     [
         ("2XB", ArgumentError, "chunk='2XB' is not a size; write bytes as a number, or text such"),
+        ("1e400GB", ArgumentError, "chunk='1e400GB' is larger than any memory"),
+        ("9" * 5000, ArgumentError, "chunk='9+' is larger than any memory"),
         ("-1GB", ArgumentError, "chunk='-1GB' is not a size"),
         ("GB", ArgumentError, "chunk='GB' is not a size"),
         ("2iB", ArgumentError, "chunk='2iB' is not a size"),

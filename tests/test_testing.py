@@ -7,6 +7,7 @@ import pytest
 import gpujac as gj
 from gpujac.control import remove_custom_op
 from gpujac.testing import check_batching, check_derivatives, check_op
+from gpujac.testing.report import compare, factor
 from tests import device
 
 X = np.array([0.3, -1.2, 2.0])
@@ -212,7 +213,8 @@ def test_a_wrong_zero_of_a_leaf_with_little_effect_is_found(modes):
     "options",
     [
         {"allowed": -1.0}, {"allowed": float("nan")}, {"allowed": float("inf")}, {"allowed": True}, {"samples": 0},
-        {"samples": 1.5}, {"order": 2.5}, {"order": True}, {"modes": "fwd"}, {"modes": ()},
+        {"samples": 1.5}, {"order": 2.5}, {"order": True}, {"modes": "fwd"}, {"modes": ()}, {"modes": 5},
+        {"modes": (["fwd"],)},
     ],
     ids=str,
 )  # fmt: skip
@@ -227,6 +229,52 @@ def test_a_batch_with_which_nothing_could_fail_is_refused(options):
     (name,) = options
     with pytest.raises(gj.ArgumentError, match=f"check_batching: {name}="):
         check_batching(np.sin, (X,), **options)
+
+
+@pytest.mark.parametrize("beside", [1.0, np.inf, np.nan])
+@pytest.mark.parametrize("factor", [7.0, 1.0])
+def test_a_wrong_lane_beside_what_is_not_finite_is_found(beside, factor):
+    f = gj.custom_jvp(lambda x: np.concatenate([x, x[:1] * beside]))
+    f.defjvp(lambda xs, ts: (f(*xs), np.concatenate([ts[0], ts[0][:1] * beside])))
+
+    def rule(size, axes, x):
+        x = np.moveaxis(x, axes[0], 0)
+        return np.concatenate([x * factor, x[..., :1] * beside], -1), 0
+
+    f.defvmap(rule)
+    if factor == 1.0:
+        check_batching(f, (X,))
+        return
+    with pytest.raises(AssertionError, match="output is wrong"):
+        check_batching(f, (X,))
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, complex(np.nan, 1)])
+def test_what_is_not_finite_agrees_with_its_like_alone(odd):
+    def differ(found, expected):
+        try:
+            compare("check", ["y"], [np.array(found)], [np.array(expected)], 1e-9, [0.0], factor)
+        except AssertionError:
+            return True
+        return False
+
+    assert not differ([1.0, odd], [1.0, odd])
+    for found, expected in (([1.0, 2.0], [1.0, odd]), ([1.0, odd], [1.0, 2.0]), ([5.0, odd], [1.0, odd])):
+        assert differ(found, expected)
+    assert differ([1.0, np.inf], [1.0, -np.inf])
+    assert differ([1.0, np.nan], [1.0, np.inf])
+
+
+@pytest.mark.parametrize("beside", [np.array(["a", "b", "c"]), np.array([None, 1, 2], object)])
+def test_arrays_of_texts_and_objects_stay_beside(beside):
+    check_derivatives(lambda x, s: x * x if s[0] in ("a", None) else x, (X, beside))
+    check_batching(lambda x, s: (x * x, s), (X, beside))
+
+
+def test_long_doubles_are_checked_like_doubles():
+    check_derivatives(np.sin, (X.astype(np.longdouble),))
+    with pytest.raises(AssertionError):
+        check_derivatives(ruled(CUBE, lambda x, t: 2 * x**2 * t), (X.astype(np.longdouble),))
 
 
 def test_operations_with_texts_numbers_and_absent_arrays_are_checked():

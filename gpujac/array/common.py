@@ -30,7 +30,15 @@ def lift(x: Any, like: Any = None) -> Any:
     """Lists and tuples of plain numbers as arrays of the library of `like`; the rest unchanged."""
     if isinstance(x, (list, tuple)):
         return lift_list(x, like)
+    if isinstance(x, Tracer) and not x.owner.alive:
+        raise x.owner.leaked(x)
     return x
+
+
+def check_alive(x: Any) -> None:
+    """Raise for a traced array that outlived its transform, where no operation would: it changes nothing."""
+    if isinstance(x, Tracer) and not x.owner.alive:
+        raise x.owner.leaked(x)
 
 
 def lift_list(x: Any, like: Any = None) -> Any:
@@ -97,6 +105,7 @@ def true_positions(flags: Any) -> tuple:
 
 def unshared(y: Any) -> Any:
     """`y` as an array of its own, where NumPy gives a copy: later writes do not reach its source."""
+    check_alive(y)
     traced: Any = y
     return traced.detached() if isinstance(y, Tracer) else y
 

@@ -28,11 +28,27 @@ def interp(op: Any, x: Any, points: Any, values: Any) -> Any:
     x0, x1 = take(points, left), take(points, left + 1)
     f0, f1 = take(values, left), take(values, left + 1)
     # Functions, not operators: an array of array-api-strict refuses a traced one on its right.
-    gap = ew.subtract(x1, x0)  # zero only where two points coincide at the end: x is at or behind both there
-    slope = ew.divide(ew.subtract(f1, f0), ew.where(ew.equal(gap, 0), 1.0, gap))
-    y = ew.add(f0, ew.multiply(slope, ew.subtract(x, x0)))
+    gap = ew.subtract(x1, x0)  # zero only where two points coincide at the end: x is at or behind both there,
+    f0 = ew.where(ew.equal(gap, 0), f1, f0)  # and the last of equal points counts
+    gap = ew.where(ew.equal(gap, 0), 1.0, gap)
+    y = _line(ew.subtract(x, x0), ew.subtract(x, x1), f0, f1, gap)
     y = ew.where(ew.greater(x, points[n - 1]), values[n - 1], y)
     return ew.where(ew.less(x, points[0]), values[0], y)
+
+
+def _line(after: Any, before: Any, f0: Any, f1: Any, gap: Any) -> Any:
+    """The line from `f0` to `f1`, so far behind its start and its end; infinity and NaN spread as NumPy has it.
+
+    At its ends, and between equal values, a line has the value there; from an infinite start it is
+    measured from its end.
+    """
+    f0 = ew.where(ew.logical_and(ew.equal(before, 0), ew.logical_not(ew.isfinite(f0))), f1, f0)
+    level = ew.logical_or(ew.equal(after, 0), ew.equal(f0, f1))
+    endless = ew.logical_not(ew.isfinite(f0))
+    flat = ew.logical_and(level, ew.logical_or(endless, ew.logical_not(ew.isfinite(f1))))
+    slope = ew.divide(ew.subtract(ew.where(flat, 0.0, f1), ew.where(flat, 0.0, f0)), gap)
+    from_end = ew.logical_and(endless, ew.logical_not(level))
+    return ew.add(ew.where(from_end, f1, f0), ew.multiply(slope, ew.where(from_end, before, after)))
 
 
 @own("searchsorted")

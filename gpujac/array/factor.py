@@ -16,6 +16,7 @@ from gpujac.ops import determinant as dt
 from gpujac.ops import elementwise as ew
 from gpujac.ops import factor as fa
 from gpujac.ops import linalg as la
+from gpujac.ops.batching import harmless
 
 
 class SlogdetResult(NamedTuple):
@@ -54,7 +55,7 @@ def matrix(a: Any, what: str, square: bool = True) -> Any:
         raise ShapeError(f"{what}: the last two axes of shape {tuple(a.shape)} are not square")
     if len(a.shape) < 2:
         raise ShapeError(f"{what}: an array of shape {tuple(a.shape)} holds no matrices")
-    return a
+    return harmless(a, np.eye(*a.shape[-2:])) if is_mapped(a) else a
 
 
 def det(a: Any) -> Any:
@@ -93,9 +94,16 @@ def _hermitian(a: Any, triangle: str, what: str) -> Any:
     return matrix(a, what)
 
 
+def _hermitian_part(a: Any) -> Any:
+    return (a + la.adjoint(a)) * 0.5
+
+
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
-    """Singular value decomposition; of a rectangular matrix with full_matrices=False."""
-    a = matrix(a, "svd", square=False)
+    """Singular value decomposition; of a rectangular matrix with full_matrices=False.
+
+    `hermitian` takes the Hermitian part of `a`.
+    """
+    a = _hermitian_part(matrix(a, "svd")) if hermitian else matrix(a, "svd", square=False)
     if not compute_uv:
         return fa.SVDVALS(a)
     m, n = a.shape[-2:]
@@ -133,8 +141,10 @@ def qr(a: Any, mode: str = "reduced") -> Any:
 
 
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = c.NO_VALUE) -> Any:
-    """The pseudoinverse; its derivative holds where the rank does not change."""
-    a = matrix(a, "pinv", square=False)
+    """The pseudoinverse, of the Hermitian part where `hermitian`; a derivative asks for a rank that stays the same."""
+    a = _hermitian_part(matrix(a, "pinv")) if hermitian else matrix(a, "pinv", square=False)
+    if rcond is not None and rtol is not c.NO_VALUE:
+        raise ArgumentError("pinv: rcond= and rtol= say the same; give one of them")
     if rcond is None:
         rcond = 1e-15 if rtol is c.NO_VALUE else rtol
     if rcond is None:
@@ -157,8 +167,9 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> tuple:
     a, b = c.promoted(*(c.floating(v) for v in c.together(a, b)))
     if len(a.shape) != 2 or len(b.shape) not in (1, 2) or a.shape[0] != b.shape[0]:
         raise ShapeError(f"lstsq: shapes {tuple(a.shape)} and {tuple(b.shape)}; give a matrix and as many rows of b")
+    a = matrix(a, "lstsq", square=False)
     m, n = a.shape
-    rcond = max(m, n) * _eps(a) if rcond is None or rcond < 0 else rcond
+    rcond = max(m, n) * _eps(a) if rcond is None else _eps(a) if rcond < 0 else rcond
     s = fa.SVDVALS(a)
     spec = ("ij", "j", "i") if len(b.shape) == 1 else ("ij", "jk", "ik")
     x = ct.contract(*spec)(fa.pinv(rcond)(a), b)
@@ -184,12 +195,21 @@ def cond(x: Any, p: Any = None) -> Any:
     """Condition number: largest over smallest singular value, or of another norm."""
     if p not in (None, 2, -2):
         x = matrix(x, "cond")
-        return spectral(x, p) * spectral(la.INV(x), p)
+        _check_some(x)
+        sign = dt.SLOGDET(x)[..., 0]
+        found = spectral(x, p) * spectral(dt.inverse_or_nan(x, sign), p)
+        return ew.where(ew.equal(sign, 0), math.inf, found)
+    _check_some(x)
     s = fa.SVDVALS(matrix(x, "cond", square=False))
     above, below = (s[..., -1], s[..., 0]) if p == -2 else (s[..., 0], s[..., -1])
     nothing = ew.logical_and(ew.equal(above, 0), ew.equal(below, 0))  # NumPy has infinity for 0 / 0
     with np.errstate(divide="ignore"):  # of a singular matrix it is infinite
         return ew.divide(ew.where(nothing, 1.0, above), below)
+
+
+def _check_some(x: Any) -> None:
+    if 0 in shape_of(x)[-2:]:
+        raise ShapeError(f"cond: the matrices of shape {tuple(shape_of(x))} have no entries")
 
 
 def spectral(x: Any, ord: Any) -> Any:

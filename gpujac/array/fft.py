@@ -16,7 +16,10 @@ from gpujac.errors import ArgumentError, DTypeError, ShapeError
 from gpujac.ops import fft as ff
 from gpujac.ops.structure import CONJ, cast
 
-_PARTS = {"complex64": "float32", "complex128": "float64", "float32": "complex64", "float64": "complex128"}
+_PARTS = {
+    "complex64": "float32", "complex128": "float64", "float32": "complex64", "float64": "complex128",
+    "float128": "complex256", "complex256": "float128", "float96": "complex192", "complex192": "float96",
+}  # fmt: skip
 _NORMS = (None, "backward", "ortho", "forward")
 
 
@@ -70,7 +73,7 @@ def _length(n: Any, x: Any, axis: int) -> int:
 
 def _axes(x: Any, s: Any, axes: Any, what: str) -> tuple[list[int], list[int]]:
     """The axes (from the end) in the order given, and the length along each."""
-    rank = len(x.shape)
+    rank, s = len(x.shape), None if s is None else [operator.index(n) for n in s]
     if s is not None and len(s) > rank:
         raise ShapeError(f"{what}: s={tuple(s)} names more axes than shape {tuple(x.shape)} has")
     if axes is None:
@@ -78,7 +81,7 @@ def _axes(x: Any, s: Any, axes: Any, what: str) -> tuple[list[int], list[int]]:
     at = [c.axis_of(a, rank, what) for a in axes]
     if s is not None and len(s) != len(at):
         raise ShapeError(f"{what}: s={tuple(s)} has another length than axes={tuple(at)}")
-    sizes = [None if s is None or n == -1 else n for n in (s or at)]
+    sizes = [None] * len(at) if s is None else [None if n == -1 else n for n in s]
     return at, [_length(n, x, a) for n, a in zip(sizes, at, strict=True)]
 
 
@@ -167,7 +170,7 @@ def irfftn(a: Any, s: Any = None, axes: Any = None, norm: Any = None, out: Any =
     c.refuse("irfftn", out=out)
     x = _complex(a)
     at, sizes = _axes(x, s, axes, "irfftn")
-    last = 2 * (x.shape[at[-1]] - 1) if s is None or s[-1] == -1 else sizes[-1]
+    last = 2 * (x.shape[at[-1]] - 1) if s is None else sizes[-1]  # -1 is the length as it is, here too
     y = ifftn(x, sizes[:-1], at[:-1], norm) if len(at) > 1 else x
     return irfft(y, last, at[-1], norm)
 

@@ -208,7 +208,7 @@ def _arranged(x: Any, letters: str, output: str) -> Any:
 def solve(a: Any, b: Any) -> Any:
     """x with a @ x = b, over the last two axes; a 1-d b is a vector."""
     a, b = c.promoted(*(c.floating(v) for v in c.together(a, b)))
-    fa.matrix(a, "solve")
+    a = fa.matrix(a, "solve")
     vector = len(b.shape) == 1
     _check_inner(a, b, -1, -1 if vector else -2, "solve")
     if vector:

@@ -7,12 +7,12 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import shape
-from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import payload
-from gpujac.errors import ArgumentError, DispatchError, ShapeError
+from gpujac.errors import ArgumentError, DispatchError, DTypeError, ShapeError
 from gpujac.ops import composite
 from gpujac.ops import elementwise as ew
+from gpujac.ops.batching import hold
 
 _METHODS = ("linear", "lower", "higher", "midpoint", "nearest")
 
@@ -56,7 +56,7 @@ def quantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input:
     c.refuse("quantile", out=out, **others)
     if method not in _METHODS:
         raise DispatchError(f"quantile: method={method!r} is not supported on traced arrays; use one of {_METHODS}")
-    a, q = c.strong((c.floating(c.lift(a, q)), in_range(c.lift(q, a), "")))
+    a, q = c.strong((ordered(c.lift(a, q)), in_range(c.lift(q, a), "")))
     own = dtype_of(a)
     a, q = c.promoted(a, q)
     rank, wide = len(shape_of(a)), tuple(shape_of(a))
@@ -82,13 +82,19 @@ def percentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_inpu
     return quantile(a, c.lift(q, a) / 100.0, axis, out, overwrite_input, method, keepdims, **others)
 
 
+def ordered(x: Any) -> Any:
+    """`x` in a floating dtype; complex numbers have no order."""
+    if kind(dtype_of(x)) == "c":
+        raise DTypeError(f"quantile: needs real numbers, found {dtype_of(x)}; give their modulus or real part")
+    return c.floating(x)
+
+
 def in_range(q: Any, prefix: str) -> Any:
-    """`q`, refused where one of its values, in any lane of a vmap, is no share."""
-    values = payload(q)
-    if values is None:  # recorded without values
+    """`q`, refused where one of its values, in a lane of a vmap that takes part, is no share."""
+    if payload(q) is None:  # recorded without values
         return q
-    inside = (values >= 0) & (values <= 1)
-    if not (inside if isinstance(inside, bool) else bool(backend_of(inside).xp.all(inside))):
+    ordered(q)
+    if not hold(ew.logical_and(ew.greater_equal(q, 0), ew.less_equal(q, 1))):
         raise ArgumentError(f"{prefix}quantile: q must be from 0 to 1 ({prefix}percentile: from 0 to 100)")
     return q
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpujac.array import common as c
 from gpujac.array import fill, order, reduce, shape
-from gpujac.array.views import viewing
+from gpujac.array.views import read_only, viewing
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, kind, shape_of
 from gpujac.core.trace import Tracer, payload
@@ -94,13 +94,18 @@ def _pairs(values: Any, x: Any, what: str) -> list[tuple]:
         values = np.asarray(values) if isinstance(values, (list, tuple)) else values
     table = c.lift(values)
     _check_kind(table, x, what)
-    if len(table.shape) > 2:
+    if not _is_per_axis(tuple(table.shape), rank):
         raise ShapeError(f"pad: {what} of shape {tuple(table.shape)}; give a number, a pair, or a pair per axis")
     if isinstance(table, np.ndarray):
         table = np.broadcast_to(table, (rank, 2))
     else:
         table = shape.broadcast_to(table, (rank, 2))
     return [(table[i, 0], table[i, 1]) for i in range(rank)]
+
+
+def _is_per_axis(shape: tuple, rank: int) -> bool:
+    """Whether an array of that shape broadcasts to a pair for each axis."""
+    return len(shape) <= 2 and all([n in (1, m) for n, m in zip(shape[::-1], (2, rank), strict=False)])
 
 
 def _check_kind(values: Any, x: Any, what: str) -> None:
@@ -235,7 +240,10 @@ def _statistic(x: Any, widths: list, mode: str, stat_length: Any = None) -> Any:
 
 
 def _lengths(stat_length: Any, rank: int, mode: str) -> list[tuple]:
-    found = [(operator.index(a), operator.index(b)) for a, b in np.broadcast_to(np.asarray(stat_length), (rank, 2))]
+    table = np.asarray(stat_length)
+    if not _is_per_axis(table.shape, rank):
+        raise ShapeError(f"pad: stat_length of shape {table.shape}; give a number, a pair, or a pair per axis")
+    found = [(operator.index(a), operator.index(b)) for a, b in np.broadcast_to(table, (rank, 2))]
     least = min([n for pair in found for n in pair], default=1)
     if least < 1:
         raise ArgumentError(f"pad: stat_length={stat_length} leaves nothing to take the {mode} of; use 1 or more")
@@ -268,12 +276,20 @@ _MODES: dict[str, Callable] = {
 # ---------------------------------------------------------------- windows
 
 
-@viewing
 def sliding_window_view(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False,
                         writeable: bool = False) -> Any:  # fmt: skip
-    """Windows of neighbours along the given axes, one new axis at the end for each of them."""
-    widths = window_shape if isinstance(window_shape, (tuple, list)) else (window_shape,)
-    widths = tuple(operator.index(w) for w in widths)
+    """Windows of neighbours along the given axes, one new axis at the end for each of them.
+
+    A write into them raises, also with `writeable` where they overlap.
+    """
+    y = _apart(x, window_shape, axis)
+    return _one_each(x, window_shape, axis) if writeable and math.prod(y.shape) == math.prod(x.shape) else y
+
+
+def _windows(x: Any, window_shape: Any, axis: Any) -> Any:
+    widths = tuple(np.atleast_1d(np.asarray(window_shape)).tolist())
+    if not all([type(w) is int for w in widths]):
+        raise ArgumentTypeError(f"sliding_window_view: window_shape={window_shape!r} is not made of whole numbers")
     rank = len(x.shape)
     if axis is None:
         if len(widths) != rank:
@@ -291,3 +307,6 @@ def sliding_window_view(x: Any, window_shape: Any, axis: Any = None, *, subok: b
             )
         y = wd.windows(tuple(y.shape[a:]), w)(y)
     return y
+
+
+_apart, _one_each = read_only(_windows), viewing(_windows)

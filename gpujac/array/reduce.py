@@ -329,6 +329,7 @@ def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any =
 
 def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = c.NO_VALUE, append: Any = c.NO_VALUE) -> Any:
     """Differences of neighbors along `axis`."""
+    c.check_alive(x)
     if n < 0:
         raise ArgumentError(f"diff: n={n} is negative")
     a = c.axis_of(axis, len(x.shape), "diff")
@@ -372,6 +373,7 @@ def real(x: Any) -> Any:
 
 def imag(x: Any) -> Any:
     """Imaginary part: a view of a complex `x`, as in NumPy."""
+    c.check_alive(x)
     if kind(dtype_of(x)) != "c":
         return zeros_like(x)
     y = _imaginary_part(x, None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
-from gpujac.array.views import layout, viewing, viewing_where_shared
+from gpujac.array.views import layout, read_only, viewing, viewing_where_shared
 from gpujac.core.aval import dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, AxisError, ShapeError
@@ -154,7 +154,7 @@ def expand_dims(x: Any, axis: Any) -> Any:
     return reshape(x, tuple(1 if i - rank in at else next(rest) for i in range(rank)))
 
 
-@viewing
+@read_only
 def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Any:
     """`x` repeated to `shape` by NumPy's rule."""
     new = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
@@ -169,7 +169,9 @@ def broadcast_arrays(*xs: Any, subok: bool = False) -> tuple:
     """All operands broadcast to one shape."""
     arrays = c.strong(c.together(*xs))
     shape = c.broadcast_shapes(*(shape_of(x) for x in arrays))
-    return tuple(c.broadcast(x, shape) for x in arrays)
+    if all([shape_of(x) == shape for x in arrays]):
+        return tuple(arrays)
+    return tuple(broadcast_to(x, shape) for x in arrays)
 
 
 def _sequence(arrays: Any, what: str) -> list:

@@ -30,7 +30,8 @@ def polygamma(n: Any, x: Any) -> Any:
     n = operator.index(n)
     if n < 0:
         raise ArgumentError(f"polygamma: n={n} is negative")
-    return sp.digamma(x) if n == 0 else (-1.0) ** (n + 1) * math.factorial(n) * sp.zeta(n + 1, x)
+    size = math.gamma(n + 1) if n <= 170 else math.inf  # beyond 170 it overflows, as SciPy's does
+    return sp.digamma(x) if n == 0 else (-1.0) ** (n + 1) * size * sp.zeta(n + 1, x)
 
 
 def log_softmax(x: Any, axis: Any = None) -> Any:

@@ -14,6 +14,7 @@ from gpujac.core.source import asked_at
 from gpujac.core.trace import concrete, is_mapped, payload
 from gpujac.errors import ArgumentError, ConcretizationError, DispatchError, DTypeError, ShapeError
 from gpujac.ops import elementwise as ew
+from gpujac.ops.batching import hold
 from gpujac.ops.contract import contract
 
 
@@ -33,7 +34,7 @@ def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: An
     total = reduce.sum(w)
     d = x - reduce.sum(x * w, 1, keepdims=True) / total
     free = total - ddof * (1.0 if aweights is None else reduce.sum(w * weights[-1]) / total) if ddof else total
-    return shape.squeeze(_outer_product(d, d * w) / free)
+    return shape.squeeze(_outer_product(d, d * w) / ew.maximum(free, 0.0))
 
 
 def _wide(x: Any, dtype: Any) -> Any:
@@ -52,10 +53,9 @@ def _weights(w: Any, x: Any, whole: bool) -> Any:
     values = payload(w)
     if values is not None:
         common_backend((values, payload(x)))
-        xp = backend_of(values).xp
-        if bool(xp.any(values < 0)):
+        if not hold(ew.greater_equal(w, 0)):
             raise ArgumentError(f"cov: {'fweights' if whole else 'aweights'} are negative somewhere; use 0 or more")
-        if whole and kind(dtype_of(values)) in "fc" and not bool(xp.all(values == xp.round(values))):
+        if whole and kind(dtype_of(w)) in "fc" and not hold(ew.equal(w, ew.rint(w))):
             raise ArgumentError("cov: fweights count observations, so they are whole numbers; use aweights")
     return c.astype(w, reduce.real(x).dtype)
 
@@ -147,7 +147,7 @@ def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_inp
     c.refuse("nanquantile", out=out, **others)
     if method != "linear":
         raise DispatchError(f"nanquantile: method={method!r} is not supported on traced arrays; use 'linear'")
-    a, q = c.promoted(*c.strong((c.floating(c.lift(a, q)), lookup.in_range(c.lift(q, a), "nan"))))
+    a, q = c.promoted(*c.strong((lookup.ordered(c.lift(a, q)), lookup.in_range(c.lift(q, a), "nan"))))
     wanted = tuple(shape_of(q))
     if len(wanted) > 1:
         raise ShapeError(f"nanquantile: q of shape {wanted}; give a number or a vector")
@@ -170,13 +170,15 @@ def nanquantile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_inp
 def _along_lines(lines: Any, counts: Any, q: Any) -> Any:
     """Quantiles of sorted lines of which the first `counts` entries are numbers."""
     at = c.astype(counts, np.float64) * q - q  # (count - 1) q
+    empty = ew.equal(counts, 0)
+    at, lines = ew.where(empty, 0.0, at), ew.where(empty, 0.0, lines)  # a NaN here would spoil the derivatives of all
     low = ew.floor(ew.maximum(at, 0.0))
     last = ew.maximum(counts - 1, 0)
     first = c.astype(low, np.int64)
     second = ew.minimum(first + 1, last)
     below, above = (indexing.take_along_axis(lines, i, -1) for i in (first, second))
     share = c.astype(at - low, lines.dtype)
-    return ew.where(ew.equal(counts, 0), math.nan, lookup.between(below, above, share))
+    return ew.where(empty, math.nan, lookup.between(below, above, share))
 
 
 def nanpercentile(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,

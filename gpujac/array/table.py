@@ -27,6 +27,7 @@ from gpujac.core.op import POINTWISE
 from gpujac.core.trace import Tracer, concrete, payload
 from gpujac.errors import ArgumentError, ArgumentTypeError, DispatchError
 from gpujac.ops import elementwise as ew
+from gpujac.ops.batching import hold
 from gpujac.ops.elementwise import POINTWISE_ALIASES
 
 
@@ -123,6 +124,7 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Any:
 
 def real_if_close(x: Any, tol: float = 100) -> Any:
     """The real part of `x` where every imaginary part is close to zero, else `x`."""
+    c.check_alive(x)
     if kind(dtype_of(x)) != "c":
         return x
     limit = tol * np.finfo(x.dtype).eps if tol > 1 else tol
@@ -172,8 +174,7 @@ def average(x: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         at = c.axis_of(axis, len(x.shape), "average")
         weights = shape.reshape(weights, (-1,) + (1,) * (-1 - at))
     total = reduce.sum(c.broadcast(weights, x.shape), axis, keepdims=keepdims)
-    values = payload(total)
-    if values is not None and bool(backend_of(values).xp.any(values == 0)):
+    if payload(total) is not None and not hold(ew.not_equal(total, 0)):
         raise ArgumentError(f"average: weights of shape {shape_of(weights)} add up to zero, which no mean has")
     y = reduce.sum(x * weights, axis, keepdims=keepdims) / total
     return (y, total) if returned else y

@@ -13,7 +13,7 @@ from weakref import ref
 
 import numpy as np
 
-from gpujac.array.common import placed, unshared
+from gpujac.array.common import check_alive, placed, unshared
 from gpujac.backends.choose import backend_of
 from gpujac.core import taking
 from gpujac.core.aval import kind, shape_of
@@ -38,12 +38,6 @@ def link(parent: Tracer, view: Tracer, how: Any, handlers: tuple) -> None:
     children.append(ref(view))
 
 
-def check_alive(x: Any) -> None:
-    """Raise for a traced array that outlived its transform, where no operation would: it changes nothing."""
-    if isinstance(x, Tracer) and not x.owner.alive:
-        raise x.owner.leaked(x)
-
-
 def viewing(function: Callable) -> Callable:
     """Decorator: the result of `function` is a view of its first argument."""
 
@@ -53,6 +47,21 @@ def viewing(function: Callable) -> Callable:
         result = function(x, *args, **kwargs)
         if isinstance(x, Tracer) and isinstance(result, Tracer):
             link(x, result, (function, args, kwargs), _CALLED)
+        return result
+
+    return wrapper
+
+
+def read_only(function: Callable) -> Callable:
+    """Decorator as `viewing`, where one entry of the argument is several of the result: writes into it raise."""
+
+    @wraps(function)
+    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        check_alive(x)
+        result = function(x, *args, **kwargs)
+        if isinstance(x, Tracer) and isinstance(result, Tracer):
+            result = unshared(result) if result is x else result
+            link(x, result, (function, args, kwargs), _FIXED)
         return result
 
     return wrapper
@@ -127,7 +136,14 @@ def _write_call_back(parent: Any, how: tuple, view: Any) -> Any:
     return write_positions(parent, _call_again(labels, how), view)
 
 
-_CALLED = (_call_again, _write_call_back)
+def _refuse(parent: Any, how: tuple, view: Any) -> Any:
+    raise MutationError(
+        "in-place write into a read-only view, of which several entries are one in memory: windows overlap, and "
+        "broadcast entries repeat; write into the array itself, or .copy() the view first"
+    )
+
+
+_CALLED, _FIXED = (_call_again, _write_call_back), (_call_again, _refuse)
 
 
 def write_positions(x: Any, flat: Any, value: Any) -> Any:
@@ -153,6 +169,8 @@ def become(x: Tracer, new: Any) -> None:
         new = ew.where(lanes, new, x)
     chain, steps = [x], []
     while (origin := chain[-1].origin) is not None:
+        if origin[2] is _FIXED:
+            _refuse(origin[0], origin[1], x)
         chain.append(origin[0])
         steps.append(origin)
     for array in chain:

@@ -246,13 +246,19 @@ def _broadcast_to(array: Any, shape: Any) -> Any:
 
 
 class _Generator:
-    """A random generator whose draws are emulated arrays."""
+    """A random generator whose draws are emulated arrays; it has the methods of CuPy's."""
 
     def __init__(self, seed: Any = None) -> None:
         self._ours = np.random.default_rng(seed)
 
     def __getattr__(self, name: str) -> Any:
-        draw = getattr(self._ours, name)
+        if name.startswith("_") or getattr(cupy.random.Generator, name, None) is None:
+            raise AttributeError(f"'{cupy.random.Generator.__module__}.Generator' object has no attribute '{name}'")
+        theirs = getattr(self._ours, name)
+
+        def draw(*args: Any, **kwargs: Any) -> np.ndarray:
+            return np.asarray(theirs(*args, **kwargs))  # of one number, too: CuPy's is an array without axes
+
         return lambda *args, **kwargs: run(f"random.{name}", draw, args, kwargs)
 
 

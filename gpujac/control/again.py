@@ -11,9 +11,11 @@ from typing import Any
 from gpujac import ranges
 from gpujac.array.reduce import sum as sum_of
 from gpujac.array.traced import TracedArray
+from gpujac.control.masks import follow
 from gpujac.core.aval import aval_of, shape_of
 from gpujac.core.call import Call
 from gpujac.core.op_ranges import watched
+from gpujac.core.taking import TAKING, among, put_back
 from gpujac.core.trace import Tracer
 from gpujac.ops.batching import move_axis, stretch
 from gpujac.program.ir import Program
@@ -79,8 +81,9 @@ class Again:
         """Tangents of the results from those of the operands at `present`."""
         token = ranges.push("checkpoint", ranges.REPLAY)
         hand = HandOutTrace(self.name) if saved else None
-        trace = watched(JvpTrace)(self.name)
+        trace: Any = None
         try:
+            trace = watched(JvpTrace)(self.name)
             xs = list(operands)
             for p, t in zip(present, ts, strict=True):
                 xs[p] = TracedArray(trace, xs[p], t, *aval_of(xs[p]))
@@ -91,7 +94,8 @@ class Again:
                 for y, dy in zip(ys, dys, strict=True)
             ]
         finally:
-            trace.close()
+            if trace is not None:
+                trace.close()
             if hand is not None:
                 hand.close()
             ranges.pop(token)
@@ -112,11 +116,12 @@ class Mapped:
     Differentiation is inside of the lanes, so that saved results are handed out lane by lane.
     """
 
-    __slots__ = ("inner", "size", "mapped", "name", "saved")
+    __slots__ = ("inner", "replaced", "size", "mapped", "name", "saved")
 
-    def __init__(self, inner: Any, size: int, mapped: list[bool]) -> None:
+    def __init__(self, inner: Any, replaced: VmapTrace, mapped: list[bool]) -> None:
         self.inner = inner
-        self.size = size
+        self.replaced = replaced  # whose masks of lanes that take part are those of a call
+        self.size = replaced.size
         self.mapped = mapped
         self.name: str = inner.name
         self.saved: int = inner.saved
@@ -147,6 +152,7 @@ class Mapped:
     def _over(self, f: Callable, some: list, wide: list, mapped: list[bool] | None = None) -> list:
         """`f` of operands, some of them with lanes, and of arrays that all have them."""
         trace = VmapTrace(self.name, self.size)
+        aside = follow(self.replaced, trace)
         try:
             xs = [
                 trace.tracer(x, -len(shape_of(x))) if m else x
@@ -155,6 +161,7 @@ class Mapped:
             ys = f(xs, [trace.tracer(x, -len(shape_of(x))) for x in wide])
             return [_in_front(y, trace, self.size) for y in ys]
         finally:
+            put_back(aside)
             trace.close()
 
 
@@ -198,12 +205,12 @@ class Repeated(Call):
         ys, held = self.linearize(primals, present)
         return ys, tuple(held.forward([tangents[p] for p in present]))
 
-    def batch(self, size: int, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
+    def batch_in(self, trace: Any, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
         front = [x if a is None else move_axis(x, a, -len(x.shape)) for x, a in zip(xs, axes, strict=True)]
         first, self.first = self.first, None
         if first is not None:
-            first = [_in_front(y, self.lanes[0], size) for y in first]
-        op = Repeated(Mapped(self.again, size, [a is not None for a in axes]), first, self.lanes[1:])
+            first = [_in_front(y, self.lanes[0], trace.size) for y in first]
+        op = Repeated(Mapped(self.again, trace, [a is not None for a in axes]), first, self.lanes[1:])
         ys = op(*front)
         return ys, tuple([-len(y.shape) for y in ys])
 
@@ -211,13 +218,14 @@ class Repeated(Call):
 class Kept:
     """What the derivative of a call keeps: its operands and the saved results."""
 
-    __slots__ = ("again", "primals", "saved", "present")
+    __slots__ = ("again", "primals", "saved", "present", "taking")
 
     def __init__(self, again: Any, primals: tuple, saved: tuple, present: tuple[int, ...]) -> None:
         self.again = again
         self.primals = primals
         self.saved = saved
         self.present = present
+        self.taking = list(TAKING.masks)  # of the branches around the call, which is done again after them
 
     def forward(self, ts: list) -> list:
         """Tangents of the results."""
@@ -236,7 +244,7 @@ class Kept:
         """The derivative as a call that can be done again itself, of all that it reads."""
         counts = len(self.primals), len(self.saved)
         run = partial(f, self.again, counts, *fixed)
-        return list(Repeated(Again("checkpoint", run))(*self.primals, *self.saved, *ts))
+        return list(among(self.taking, Repeated(Again("checkpoint", run)), *self.primals, *self.saved, *ts))
 
     @staticmethod
     def _push(again: Any, counts: tuple, present: tuple, operands: list, *_: Any) -> list:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpujac import trees
-from gpujac.array.common import on_host
 from gpujac.backends.choose import WRITABLE
 from gpujac.control import masks
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, ArgumentTypeError
 from gpujac.ops import elementwise as ew
 
@@ -110,8 +109,8 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
     if not isinstance(at, Tracer):
         return _alone(functions[min(max(at, 0), last)], operands)
     at = ew.clip(at, 0, last)
-    found = on_host(payload(at))
-    lanes = [masks.Lanes(ew.equal(at, i), found == i) for i in range(last + 1)]
+    host = masks.on_host(at)
+    lanes = [masks.Lanes(ew.equal(at, i), None if host is at else ew.equal(host, i)) for i in range(last + 1)]
     taken = [i for i in range(last + 1) if lanes[i].any()] or [0]
     if len(taken) == 1:
         return _alone(functions[taken[0]], operands)

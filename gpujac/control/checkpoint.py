@@ -7,11 +7,12 @@ from typing import Any
 from gpujac import trees
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import is_array
+from gpujac.control import masks
 from gpujac.control.again import Again, Repeated, mapped_levels
 from gpujac.core.aval import dtype_of, is_differentiable, shape_of
 from gpujac.core.op_ranges import watched
 from gpujac.core.trace import Tracer, innermost, open_traces
-from gpujac.errors import ArgumentError, ArgumentTypeError, MutationError
+from gpujac.errors import ArgumentError, ArgumentTypeError
 from gpujac.ops.contract import Contract
 from gpujac.ops.naming import named
 from gpujac.transforms import flatten as fl
@@ -30,17 +31,18 @@ def checkpoint(f: Callable, *, policy: Any = None) -> Callable:
             these names; or a callable (operation, name or None) -> bool.
 
     Returns:
-        A function with the values and derivatives of `f`, under every transform. Its outputs are
-        arrays of their own, no views of the arguments.
+        A function with the values and derivatives of `f`, under every transform and without one. What
+        `f` writes into its arguments stays inside, and its outputs share no memory with them, with
+        each other or with what `f` captured.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an unknown policy. MutationError: `f` writes into an
-        argument.
+        ArgumentError, ArgumentTypeError: an unknown policy.
 
-    Cost: `f` itself runs once. Each sweep (one per chunk of a Jacobian) does its operations once
-    more, those of the policy excepted; under `jvp` inside of a reverse transform they are done twice
-    at once. Kept are the inputs, the traced arrays that `f` captured, what the policy says, and plain
-    arrays that `f` made without its inputs (random numbers, say: a generator is not asked again).
+    Cost: `f` itself runs once, on copies of plain arrays, and plain arrays among its outputs are copied.
+    Each sweep (one per chunk of a Jacobian) does its operations once more, those of the policy excepted;
+    under `jvp` inside of a reverse transform they are done twice at once. Kept are the inputs, the traced
+    arrays that `f` captured, what the policy says, and plain arrays that `f` made without its inputs
+    (random numbers, say: a generator is not asked again).
 
     Source: Griewank & Walther, Evaluating Derivatives (2nd edition, 2008), chapter 12.
 
@@ -58,11 +60,11 @@ def checkpoint(f: Callable, *, policy: Any = None) -> Callable:
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         levels = [t for t in open_traces() if isinstance(t, LinearizeTrace)]
         if not levels or keeps is None:
-            return f(*args, **kwargs)
+            return _kept(f, args, kwargs)
         try:
             return _taped(f, args, kwargs, keeps, levels[0])
         except ValuelessError:  # a linear function is recorded: there is nothing to keep
-            return f(*args, **kwargs)
+            return _kept(f, args, kwargs)
 
     return checkpointed
 
@@ -155,16 +157,20 @@ def _policy(policy: Any) -> Policy | None:
     return policy
 
 
+def _kept(f: Callable, args: tuple, kwargs: dict) -> Any:
+    """The call of `f` as it is, with the writes and the ownership that it would have on a tape."""
+    leaves, spec = trees.flatten((args, kwargs))
+    own, named = trees.unflatten(spec, [masks.unshared(x) for x in leaves])
+    return trees.map(masks.unshared, f(*own, **named))
+
+
 def _taped(f: Callable, args: tuple, kwargs: dict, keeps: Policy, outermost: Any) -> Any:
     """The call of `f` with its operations on a tape."""
     leaves, spec = trees.flatten((args, kwargs))
     trace = watched(TapeTrace)(fl.name_of(f), keeps, outermost.kept)
     try:
-        given = [trace.input(x) if _is_input(x) else x for x in leaves]
-        slots = [x.aux if isinstance(x, Tracer) and x.owner is trace else None for x in given]
-        again, named = trees.unflatten(spec, given)
-        flat, out = trees.flatten(f(*again, **named))
-        _check_unwritten(f, trace, given, slots)
+        own, named = trees.unflatten(spec, [trace.input(x) if _is_input(x) else masks.unshared(x) for x in leaves])
+        flat, out = trees.flatten(f(*own, **named))
         results = [y for y in flat if _is_result(y, trace)]
         tape = Tape(trace, [y.aux for y in results])
     finally:
@@ -176,7 +182,8 @@ def _taped(f: Callable, args: tuple, kwargs: dict, keeps: Policy, outermost: Any
         ys = iter(op(*operands) if operands else first)
     finally:
         op.first = None
-    return trees.unflatten(out, [next(ys) if _is_result(y, trace) else _constant(y, trace) for y in flat])
+    done = [next(ys) if _is_result(y, trace) else _constant(y, trace) for y in flat]
+    return trees.unflatten(out, [masks.unshared(y) for y in done])
 
 
 def _is_input(x: Any) -> bool:
@@ -197,12 +204,3 @@ def _constant(y: Any, trace: TapeTrace) -> Any:
         return y
     around = innermost()
     return y.value if around is None or y.aux is not None else around.boxed(y.value)
-
-
-def _check_unwritten(f: Callable, trace: TapeTrace, given: list, slots: list) -> None:
-    for i, (x, slot) in enumerate(zip(given, slots, strict=True)):
-        if slot is not None and (x.owner is not trace or x.aux != slot):
-            raise MutationError(
-                f"checkpoint: {fl.name_of(f)} writes into an argument (array number {i}, of shape "
-                f"{tuple(x.shape)}), which its caller would not see; return the new value, or write into a copy"
-            )

@@ -13,6 +13,7 @@ from gpujac import trees
 from gpujac.control.custom_layout import ARRAYS, Layout
 from gpujac.control.custom_trees import Rules, TreeCall
 from gpujac.control.registered import source_of
+from gpujac.core.taking import TAKING
 from gpujac.core.trace import Tracer, top_trace
 from gpujac.errors import ArgnumsRangeError, ArgumentError, ArgumentTypeError, RegistrationError
 
@@ -184,7 +185,7 @@ class CustomFunction:
         if top is None:
             return self._rules.f(*args)
         call = TreeCall(self._rules, layout, static)
-        ys = top.call(call, operands)
+        ys = call.in_branch(top, operands) if TAKING.masks else top.call(call, operands)
         return ys[0] if call.out is trees.LEAF else trees.unflatten(call.out, ys)
 
     def _bound(self, args: tuple, kwargs: dict) -> tuple:

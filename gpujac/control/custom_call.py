@@ -17,10 +17,12 @@ from gpujac.backends.host import SCALARS
 from gpujac.control.custom_guard import guarded, guarded_tree
 from gpujac.core.aval import Aval, aval_of, dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.call import Call
+from gpujac.core.taking import TAKING, among
 from gpujac.core.trace import Tracer, payload, top_trace
 from gpujac.errors import ArgumentTypeError, DTypeError, LeakedTracerError, MissingRuleError, ShapeError
 from gpujac.program.ir import Input, Program
 from gpujac.transforms import flatten as fl
+from gpujac.transforms.constants import Constants
 from gpujac.transforms.held import HeldMap
 from gpujac.transforms.record import RuleTrace
 from gpujac.transforms.sweep import pull
@@ -82,7 +84,7 @@ class CustomCall(Call):
 class RuleMap(HeldMap):
     """The derivative at a point by the rules of a call: a map that sweeps apply in both directions."""
 
-    __slots__ = ("call", "primals", "residuals", "anew", "present", "program")
+    __slots__ = ("call", "primals", "residuals", "anew", "present", "program", "taking")
 
     def __init__(self, call: CustomCall, primals: tuple, ys: tuple, residuals: Any, present: tuple) -> None:
         self.name = call.name
@@ -105,8 +107,15 @@ class RuleMap(HeldMap):
         self.residuals = residuals
         self.present = present
         self.program: Program | None = None  # the transposed rule, recorded at its first use
+        masks = TAKING.masks  # of the branches around the call: a rule may loop, and lanes that watch for ever
+        self.taking = list(masks) if masks else None
 
     def forward(self, ts: list) -> list:
+        if self.taking is None:
+            return self._forward(ts)
+        return among(self.taking, self._forward, ts)
+
+    def _forward(self, ts: list) -> list:
         call = self.call
         if call.pushes:
             return list(call.tangents(self.primals, tuple(ts))[1])
@@ -127,7 +136,9 @@ class RuleMap(HeldMap):
         else:
             cts = guarded(cts)
         try:
-            return self.call.backward(kept, cts, self.src, self.dst, self.present)
+            if self.taking is None:
+                return self.call.backward(kept, cts, self.src, self.dst, self.present)
+            return among(self.taking, self.call.backward, kept, cts, self.src, self.dst, self.present)
         except LeakedTracerError as error:
             raise self.call.captured() from error
 
@@ -141,7 +152,8 @@ def transposable(call: CustomCall, residuals: Any, src: Sequence[Aval], dst: Seq
     """The cotangent rule as a linear program: cotangents of the results in, of the operands out."""
     carrying = [k for k, a in enumerate(dst) if is_differentiable(a.dtype)]
     entries: list = [Input(*dst[k]) for k in carrying]
-    trace = RuleTrace(call.name, entries, "cotangents")
+    constants = Constants()  # the rule may use a work array again
+    trace = RuleTrace(call.name, entries, "cotangents", constants.kept)
     try:
         cts: list = [None] * len(dst)
         for var, k in enumerate(carrying):
@@ -152,6 +164,7 @@ def transposable(call: CustomCall, residuals: Any, src: Sequence[Aval], dst: Seq
         return Program(entries, len(carrying), outputs)
     finally:
         trace.close()
+        constants.close()
 
 
 def _pulled(program: Program, ts: list, dst: Sequence[Aval]) -> list:

@@ -17,9 +17,11 @@ from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import is_array
 from gpujac.backends.host import SCALARS
 from gpujac.control.custom_call import CustomCall
+from gpujac.control.masks import follow
 from gpujac.core.aval import Aval, dtype_of, is_differentiable, shape_of
+from gpujac.core.taking import put_back
 from gpujac.core.trace import Tracer
-from gpujac.errors import MissingRuleError
+from gpujac.errors import MissingRuleError, StructureError
 from gpujac.ops.batching import move_axis, stretch
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.batch import VmapTrace
@@ -44,7 +46,11 @@ def _may_hold(leaf: Any) -> bool:
 
 
 class LanesCall(CustomCall):
-    """`inner` over all lanes; operands and results are physical. `out_axes` is known after a call."""
+    """`inner` over all lanes; operands and results are physical.
+
+    `out_axes`, where the results have their lanes, is settled by the first call. The function, its forward
+    half and its tangent rule may each leave them elsewhere; what is recorded of one may be done by another.
+    """
 
     body = True
 
@@ -52,8 +58,9 @@ class LanesCall(CustomCall):
         self.inner = inner
         self.axes = tuple(axes)
         self.size = trace.size
+        self.replaced = trace  # whose masks of lanes that take part are those of a call
         self.lanes, self.start = trace.lanes, trace.start  # random draws of the rules follow the vmap's mode
-        self.out_axes: tuple[int | None, ...] = ()
+        self.out_axes: tuple[int | None, ...] | None = None
         super().__init__(inner.name)
         self.reverse, self.pushes = inner.reverse, inner.pushes
 
@@ -65,12 +72,12 @@ class LanesCall(CustomCall):
 
     def run(self, *xs: Any) -> tuple:
         trace = self._opened()
+        aside = follow(self.replaced, trace)
         try:
-            parts = [_physical(trace, y) for y in self.inner.run(*self._tracers(trace, xs, self.axes))]
+            return self._settled(trace, self.inner.run(*self._tracers(trace, xs, self.axes)), xs)
         finally:
+            put_back(aside)
             trace.close()
-        self.out_axes = tuple([axis for _, axis in parts])
-        return tuple([value for value, _ in parts])
 
     def record(self, trace: Any, operands: tuple) -> tuple:
         self.refuse_twice(trace, operands)
@@ -81,12 +88,14 @@ class LanesCall(CustomCall):
 
     def forward(self, xs: tuple) -> tuple[tuple, Any]:
         trace = self._opened()
+        aside = follow(self.replaced, trace)
         try:
             ys, residuals = self.inner.forward(tuple(self._tracers(trace, xs, self.axes)))
-            results = self._spread(trace, ys, xs)
+            results = self._settled(trace, ys, xs)
             leaves, spec = trees.flatten(residuals)
             parts = [_physical(trace, r) for r in leaves]
         finally:
+            put_back(aside)
             trace.close()
         closed = _Closed(trace) if any([_may_hold(r) for r in leaves]) else None
         return results, (spec, [value for value, _ in parts], [axis for _, axis in parts], closed)
@@ -103,30 +112,36 @@ class LanesCall(CustomCall):
     def _backward(self, trace: VmapTrace, residuals: Any, cts: list, src: Sequence[Aval], dst: Sequence[Aval],
                   present: Sequence[int]) -> list:  # fmt: skip
         spec, values, places, _ = residuals
+        out = self.out_axes
+        assert out is not None  # residuals are those of a call
+        aside = follow(self.replaced, trace)
         try:
             kept = trees.unflatten(spec, self._tracers(trace, values, places))
             found = self.inner.backward(
-                kept, self._tracers(trace, cts, self.out_axes), _one_lane(src, self.axes),
-                _one_lane(dst, self.out_axes), present,
-            )  # fmt: skip
+                kept, self._tracers(trace, cts, out), _one_lane(src, self.axes), _one_lane(dst, out), present
+            )
             return [
                 None if t is None else self._reduced(*_physical(trace, t), axis)
                 for t, axis in zip(found, self.axes, strict=True)
             ]
         finally:
+            put_back(aside)
             trace.close()
 
     def tangents(self, xs: tuple, ts: tuple) -> tuple[tuple, tuple]:
         trace = self._opened()
+        aside = follow(self.replaced, trace)
         try:
             lanes, moving = self._tracers(trace, xs, self.axes), self._tracers(trace, ts, self.axes)
             ys, dys = self.inner.tangents(tuple(lanes), tuple(moving))
-            results = self._spread(trace, ys, xs)
+            results = self._settled(trace, ys, xs)
+            assert self.out_axes is not None
             return results, tuple([
                 None if t is None else self._placed(*_physical(trace, t), axis)
                 for t, axis in zip(dys, self.out_axes, strict=True)
             ])  # fmt: skip
         finally:
+            put_back(aside)
             trace.close()
 
     def batch_in(self, trace: Any, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
@@ -138,24 +153,31 @@ class LanesCall(CustomCall):
     def _tracers(self, trace: VmapTrace, xs: Sequence[Any], axes: Sequence[int | None]) -> list:
         return [x if a is None or x is None else trace.tracer(x, a) for x, a in zip(xs, axes, strict=True)]
 
-    def _spread(self, trace: VmapTrace, ys: tuple, xs: tuple) -> tuple:
-        """Results, those that carry tangents with their lanes: each lane has a cotangent of its own."""
-        parts = []
-        for y in ys:
-            value, axis = _physical(trace, y)
-            if axis is None and is_differentiable(dtype_of(value)):
-                value = stretch(_array(value, xs), None, self.size)
-                axis = -len(shape_of(value))
-            parts.append((value, axis))
-        self.out_axes = tuple([axis for _, axis in parts])
-        return tuple([value for value, _ in parts])
+    def _settled(self, trace: VmapTrace, ys: tuple, xs: tuple) -> tuple:
+        """Results, with their lanes where those of the first call have them.
 
-    def _placed(self, value: Any, axis: int | None, target: int | None) -> Any:
-        """A value with its lanes at `target`."""
-        if target is None:
+        Those that carry tangents have some always: each lane has a cotangent of its own.
+        """
+        parts = [_physical(trace, y) for y in ys]
+        if self.out_axes is None:
+            self.out_axes = tuple([
+                -1 - len(shape_of(y)) if axis is None and is_differentiable(dtype_of(y)) else axis for y, axis in parts
+            ])  # fmt: skip
+        return tuple([
+            self._placed(y, axis, target, xs) for (y, axis), target in zip(parts, self.out_axes, strict=True)
+        ])  # fmt: skip
+
+    def _placed(self, value: Any, axis: int | None, target: int | None, others: Sequence[Any] = ()) -> Any:
+        """A value with its lanes at `target`; `others` tell the library of a number."""
+        if axis == target:
             return value
+        if target is None:
+            raise StructureError(
+                f"{self.name}: vmap found a result that is the same in every lane, and a rule returned another one "
+                "for each; the function and its rules must agree on what depends on a mapped argument"
+            )
         if axis is None:
-            value = stretch(_array(value, ()), None, self.size)
+            value = stretch(_array(value, others), None, self.size)
             axis = -len(shape_of(value))
         return move_axis(value, axis, target)
 
@@ -169,7 +191,9 @@ class LanesCall(CustomCall):
 def generated(call: CustomCall, trace: Any, xs: tuple, axes: tuple) -> tuple[tuple, tuple]:
     """Results and their mapped axes: the call over all lanes, with its rules for the traces below."""
     lanes = LanesCall(call, trace, axes)
-    return lanes(*xs), lanes.out_axes
+    ys = lanes(*xs)
+    assert lanes.out_axes is not None
+    return ys, lanes.out_axes
 
 
 def _array(x: Any, others: Sequence[Any]) -> Any:

@@ -21,6 +21,7 @@ from gpujac.control.custom_call import (
 from gpujac.control.custom_guard import guarded
 from gpujac.control.custom_lanes import generated
 from gpujac.control.custom_layout import ARRAYS, Layout
+from gpujac.core import taking
 from gpujac.core.aval import Aval, aval_of, is_differentiable, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentTypeError, AxisError, MissingRuleError, ShapeError, StructureError
@@ -235,7 +236,11 @@ class TreeCall(CustomCall):
             return generated(self, trace, xs, axes)
         info = BatchInfo(trace.size, "error" if trace.lanes is None else trace.lanes.randomness)
         dims = [None if a is None else a + len(shape_of(x)) for x, a in zip(xs, axes, strict=True)]
-        found = rule(info, self._with_static(self.args(dims, blank=True)), *self.whole(xs))
+        aside = taking.put_aside(trace.level)
+        try:
+            found = rule(info, self._with_static(self.args(dims, blank=True)), *self.whole(xs))
+        finally:
+            taking.put_back(aside)
         if not isinstance(found, tuple) or len(found) != 2:
             raise StructureError(
                 f"{self.name}: the vmap rule must have two returns (output, out_dims), not {_told(found)}"

@@ -8,7 +8,8 @@ import numpy as np
 
 from gpujac import trees
 from gpujac.array import common as c
-from gpujac.backends.choose import backend_of, is_array
+from gpujac.array.traced import TracedArray
+from gpujac.backends.choose import HOST_TYPES, backend_of, is_array
 from gpujac.backends.host import PYTHON_SCALARS, SCALARS
 from gpujac.core import taking
 from gpujac.core.aval import dtype_of, is_differentiable, kind, name_of, shape_of
@@ -56,22 +57,27 @@ def _wide(x: Any) -> Any:
 
 
 class Lanes:
-    """The lanes where a decision holds: a traced mask of shape (), and its entries on the host.
+    """The lanes where a decision holds: a traced mask of shape (), and the same with its entries on the host.
 
-    Reading them is one wait for a device, unless `flags` says what the mask holds. Lanes that only watch
-    the code at work are not among them.
+    Reading them is one wait for a device, unless `host` is there already. Lanes that only watch the code at
+    work are not among them.
     """
 
-    __slots__ = ("mask", "flags")
+    __slots__ = ("mask", "host", "flags")
 
-    def __init__(self, mask: Any, flags: np.ndarray | None = None) -> None:
+    def __init__(self, mask: Any, host: Any = None) -> None:
         outer = taking.mask()
-        self.mask = mask if outer is None else ew.logical_and(mask, outer)
-        self.flags = flags if outer is None and flags is not None else c.on_host(payload(self.mask))
+        if outer is not None:
+            mask = ew.logical_and(mask, outer)
+            host = None if host is None else ew.logical_and(host, taking.on_host())
+        self.mask = mask
+        self.host = on_host(mask) if host is None else host
+        self.flags: np.ndarray = payload(self.host)
 
     def others(self) -> "Lanes":
         """The lanes where it does not hold."""
-        return Lanes(ew.logical_not(self.mask), ~self.flags)
+        away = self.host is not self.mask
+        return Lanes(ew.logical_not(self.mask), ew.logical_not(self.host) if away else None)
 
     def any(self) -> bool:
         """Whether it holds in some lane."""
@@ -83,7 +89,7 @@ class Lanes:
 
     def first(self) -> dict[Trace, int]:
         """One lane where it holds: its number in each vmap that the mask differs in."""
-        levels, x = [], self.mask
+        levels, x = [], self.host
         while isinstance(x, Tracer):
             if x.owner.batches and x.aux is not None:
                 levels.append(x)
@@ -98,7 +104,7 @@ class Lanes:
 
         NumPy cannot tell lanes apart and does not warn at all; settings.debug_nans looks at these lanes.
         """
-        taking.enter(self.mask)
+        taking.enter(self.mask, self.host)
         try:
             with np.errstate(all="ignore"):
                 yield
@@ -118,6 +124,37 @@ class Lanes:
     def filled(self, x: Any, lane: dict[Trace, int]) -> Any:
         """`x`, with what it is in the lane `lane` in all lanes where the decision does not hold."""
         return ew.where(self.mask, x, _in_lane(x, lane))
+
+
+def on_host(x: Any) -> Any:
+    """A traced array with its entries on the host: one wait for a device, none where they are there."""
+    inner = payload(x)
+    return x if inner.__class__ in HOST_TYPES else _holding(x, c.on_host(inner))
+
+
+def _holding(x: Any, values: Any) -> Any:
+    """A traced array like `x` of other entries."""
+    if not isinstance(x, Tracer):
+        return values
+    return TracedArray(x.owner, _holding(x.value, values), x.aux, x.shape, x.dtype)
+
+
+def follow(old: Trace, new: Trace) -> list:
+    """Code of the lanes of vmap `old` begins in those of `new`: their masks with it, until `taking.put_back`."""
+    aside = taking.TAKING.masks
+    if aside:
+        taking.TAKING.masks = [(_moved(mask, old, new), _moved(host, old, new)) for mask, host in aside]
+    return aside
+
+
+def _moved(mask: Any, old: Trace, new: Trace) -> Any:
+    """A mask whose lanes of `old` are those of `new`."""
+    if not isinstance(mask, Tracer):
+        return mask
+    if mask.owner is old:
+        return TracedArray(new, mask.value, mask.aux, mask.shape, mask.dtype)
+    inner = _moved(mask.value, old, new)
+    return mask if inner is mask.value else TracedArray(mask.owner, inner, mask.aux, mask.shape, mask.dtype)
 
 
 def unshared(x: Any) -> Any:

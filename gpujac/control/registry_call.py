@@ -10,7 +10,7 @@ from gpujac.control.custom_call import BatchInfo, CustomCall, filled, fits, fitt
 from gpujac.control.custom_guard import guard, guarded, guarded_tree
 from gpujac.control.custom_trees import batched_axes
 from gpujac.control.registry_schema import Schema
-from gpujac.core import decompose
+from gpujac.core import decompose, taking
 from gpujac.core.aval import Aval, aval_of, is_differentiable, shape_of
 from gpujac.errors import LeakedTracerError, MissingRuleError, StructureError
 from gpujac.transforms.held import HeldMap
@@ -277,7 +277,11 @@ class OpCall(CustomCall):
         info = BatchInfo(trace.size, "error" if trace.lanes is None else trace.lanes.randomness)
         dims = [None if a is None else a + len(shape_of(x)) for x, a in zip(xs, axes, strict=True)]
         args = self.arrangement.args(guarded(xs))
-        found = part.function(info, tuple(self.arrangement.args(dims, blank=True)), *args)
+        aside = taking.put_aside(trace.level)
+        try:
+            found = part.function(info, tuple(self.arrangement.args(dims, blank=True)), *args)
+        finally:
+            taking.put_back(aside)
         where = f"{self.name}: the vmap rule at {part.place}"
         if not isinstance(found, tuple) or len(found) != 2:
             raise StructureError(f"{where} must have two returns (output, out_dims), not a {type(found).__name__}")

@@ -15,6 +15,7 @@ from gpujac.control.registered import Part, find
 from gpujac.control.registry_call import Arrangement, OpCall
 from gpujac.control.registry_schema import Parameter, Schema, is_value_of, text_of
 from gpujac.core.aval import Aval, dtype_of, shape_of
+from gpujac.core.taking import TAKING
 from gpujac.core.trace import OPEN, Tracer, top_trace
 from gpujac.errors import ArgumentTypeError, MissingRuleError, RegistrationError
 from gpujac.transforms import flatten as fl
@@ -74,7 +75,7 @@ class CustomOp:
         operands: Any = args
         if not self.bare or kwargs or len(args) != self._count:
             call, operands = self.arranged(args, kwargs)
-        elif len(args) == 1 and args[0].__class__ is TracedArray:  # nothing to look at
+        elif len(args) == 1 and args[0].__class__ is TracedArray and not TAKING.masks:  # nothing to look at
             ys = args[0].owner.call(call, args)
             return ys[0] if self.single else ys
         else:
@@ -83,7 +84,10 @@ class CustomOp:
                     operands = tuple([self._array(p, x) for p, x in zip(self.schema.parameters, args, strict=True)])
                     break
         top = top_trace(operands)
-        ys = call.run(*operands) if top is None else top.call(call, operands)
+        if top is None:
+            ys = call.run(*operands)
+        else:
+            ys = call.in_branch(top, operands) if TAKING.masks else top.call(call, operands)
         return ys[0] if self.single else ys
 
     def arranged(self, args: tuple, kwargs: dict) -> tuple[Any, tuple]:
@@ -151,10 +155,15 @@ class CustomOp:
         token = ranges.push(self.qualname, ranges.KERNEL)
         opened = OPEN  # with no trace open, what runs is plain code of arrays
         traces, opened.traces = opened.traces, []
+        masks = TAKING.masks
+        if masks:
+            TAKING.masks = []
         try:
             result = kernel.function(*xs) if self.bare else kernel.function(*arrangement.args(xs))
         finally:
             opened.traces = traces
+            if masks:
+                TAKING.masks = masks
             if token is not None:
                 ranges.pop(token)
         if result.__class__ is ndarray and self.single and result.base is None:

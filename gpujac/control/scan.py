@@ -8,6 +8,7 @@ import numpy as np
 from gpujac import trees
 from gpujac.array.shape import stack
 from gpujac.backends.choose import backend_of, is_array
+from gpujac.backends.host import SCALARS
 from gpujac.control import masks
 from gpujac.control.carry import Carry
 from gpujac.core.aval import dtype_of, shape_of
@@ -55,7 +56,7 @@ def scan(f: Callable, init: Any, xs: Any = None, length: int | None = None, reve
             found = f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
             raise StructureError(f"scan: f must return a tuple (carry, y), not {found}")
         carry.replace(out[0])
-        return out[1]
+        return trees.map(lambda y: _apart(y, carry.leaves), out[1])
 
     if n:
         ys = _stacked("scan", step, n, bool(reverse))
@@ -107,11 +108,22 @@ def _batch_size(size: Any) -> int:
 
 
 def entry(x: Any, i: int) -> Any:
-    """`x[i]` along the first axis: of a traced array one that shares no memory with it."""
+    """`x[i]` along the first axis, for the user's function to write into: it shares no memory with `x`."""
     if not isinstance(x, Tracer):
-        return x[i, ...]
+        return masks.copied(x[i, ...])
     src = tuple(x.shape)
     return ix.slice_of(src, (i, *((0, n, 1) for n in src[1:])))(x)
+
+
+def _apart(y: Any, state: list) -> Any:
+    """A result of a step as it is now: the next step may write into its state, which `y` may be a part of."""
+    if isinstance(y, Tracer):
+        return masks.copied(y)
+    if y.__class__ in SCALARS or not is_array(y):
+        return y
+    be = backend_of(y)
+    same = [x is y or (x.__class__ is y.__class__ and be.shares_memory(x, y)) for x in state]
+    return masks.copied(y) if any(same) else y
 
 
 def _length(what: str, leaves: list, spec: trees.Spec, length: Any) -> int:

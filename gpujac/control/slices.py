@@ -50,6 +50,7 @@ def dynamic_slice(x: Any, start: Any, sizes: Any) -> Any:
     starts = _starts("dynamic_slice", shape, start, sizes)
     if not any([isinstance(s, Tracer) for s in starts]):
         return _fixed(x, shape, starts, sizes)
+    taken = False
     for axis, (s, k) in enumerate(zip(starts, sizes, strict=True)):
         if k == shape[axis]:
             continue
@@ -58,8 +59,8 @@ def dynamic_slice(x: Any, start: Any, sizes: Any) -> Any:
             whole[axis] = (s, s + k, 1)
             x = _cut(x, tuple(whole))
         else:
-            x = indexing.take(x, ew.add(_range(k, s), s), axis)
-    return x
+            x, taken = indexing.take(x, ew.add(_range(k, s), s), axis), True
+    return x if taken else fl.private(x)  # what was taken is new
 
 
 def dynamic_update_slice(x: Any, update: Any, start: Any) -> Any:
@@ -88,7 +89,7 @@ def dynamic_update_slice(x: Any, update: Any, start: Any) -> Any:
                [0., 0., 1., 2.]])
     """
     shape = _shape_of("dynamic_update_slice", x)
-    sizes = tuple(shape_of(update))
+    sizes = _shape_of("dynamic_update_slice", update, "update")
     if len(sizes) != len(shape) or any([k > n for k, n in zip(sizes, shape, strict=True)]):
         raise ShapeError(f"dynamic_update_slice: update has shape {sizes}, which does not fit into {shape}")
     if dtype_of(update) != dtype_of(x):
@@ -109,9 +110,9 @@ def dynamic_update_slice(x: Any, update: Any, start: Any) -> Any:
     return fl.private(update) if inside is None else ew.where(inside, update, x)
 
 
-def _shape_of(what: str, x: Any) -> tuple:
+def _shape_of(what: str, x: Any, name: str = "x") -> tuple:
     if not isinstance(x, Tracer) and not is_array(x):
-        raise ArgumentTypeError(f"{what}: x is a {type(x).__name__}, not an array")
+        raise ArgumentTypeError(f"{what}: {name} is a {type(x).__name__}, not an array")
     return tuple(shape_of(x))
 
 

@@ -51,6 +51,14 @@ def is_differentiable(dtype: Any) -> bool:
     return kind(dtype) in "fc"
 
 
+def is_one_of(kinds: str, x: Any) -> bool:
+    """Whether an array or a number is of one of these kinds; texts, objects and dates are of none."""
+    try:
+        return kind(dtype_of(x)) in kinds
+    except DTypeError:
+        return False
+
+
 def name_of(dtype: Any) -> str:
     """What a dtype is called, whatever its library."""
     return str(dtype).rpartition(".")[2]

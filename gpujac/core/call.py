@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpujac.core.op import Op
+from gpujac.core.taking import put_aside, put_back
 from gpujac.core.trace import Tracer, top_trace
 from gpujac.errors import MissingRuleError
 
@@ -25,6 +26,15 @@ class Call(Op):
     def __call__(self, *operands: Any) -> tuple:
         top = top_trace(operands)
         return self.run(*operands) if top is None else top.call(self, operands)
+
+    def in_branch(self, top: Any, operands: tuple) -> tuple:
+        """The results where some lanes of vmaps only watch: its code goes by those that its operands may have."""
+        aside = put_aside(top.level + 1)
+        try:
+            found: tuple = top.call(self, operands)
+            return found
+        finally:
+            put_back(aside)
 
     def run(self, *operands: Any) -> tuple:
         """The results where no transform looks on."""

@@ -21,21 +21,24 @@ class Decomposition(NamedTuple):
 
 
 KNOWN: set[str] = set()  # the names of all ops that there are
+_COMPLETE: set[str] = set()  # those with a rule of their own for every transform, which never ask here
 _TABLE: dict[str, Decomposition] = {}
 _LOCK = threading.RLock()  # the table's own entries are made while it is loaded
 _LOADERS: list[Callable[[], None]] = []
 _LOADED: list[bool] = [False]
 
 
-def declare(name: str) -> None:
-    """Make the name of an op known, so that a decomposition can be registered for it."""
+def declare(name: str, complete: bool = False) -> None:
+    """Make the name of an op known, so that a decomposition can be registered for it unless it is `complete`."""
     KNOWN.add(name)
+    (_COMPLETE.add if complete else _COMPLETE.discard)(name)
 
 
 def forget(name: str) -> None:
     """Drop an op that is no more, and its decomposition."""
     with _LOCK:
         KNOWN.discard(name)
+        _COMPLETE.discard(name)
         _TABLE.pop(name, None)
 
 
@@ -81,8 +84,14 @@ def load() -> None:
         return
     with _LOCK:
         if not _LOADED[0]:
-            for loader in _LOADERS:
-                loader()
+            before = dict(_TABLE)
+            try:
+                for loader in _LOADERS:
+                    loader()
+            except BaseException:  # out of memory, an interrupt: the next question loads it anew
+                _TABLE.clear()
+                _TABLE.update(before)
+                raise
             _LOADED[0] = True
 
 
@@ -130,8 +139,8 @@ def register_decomposition(op: Any) -> Callable[[Callable], Callable]:
         functions, or those of the library that it is to serve.
 
     Raises:
-        RegistrationError: no such operation, or it has a decomposition already (the message names
-            the file and line of that one).
+        RegistrationError: no such operation, it has a decomposition already (the message names
+            the file and line of that one), or rules of its own for every transform.
         ArgumentTypeError: `op` is none of these, or what is decorated is not callable.
 
     Cost: for a name of gpujac's own, the table is loaded.
@@ -153,6 +162,11 @@ def register_decomposition(op: Any) -> Callable[[Callable], Callable]:
             raise RegistrationError(
                 f"register_decomposition: there is no operation {name!r}; give an op, the name of one of "
                 "gpujac's or of a custom one ('ns::name') that is defined already"
+            )
+        if name in _COMPLETE and name not in _TABLE:
+            raise RegistrationError(
+                f"register_decomposition: {name} has rules of its own for every transform, so that a decomposition "
+                "would never be asked for; for other derivatives wrap a function of yours in gpujac.custom_jvp"
             )
 
     def put(f: Callable) -> Callable:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpujac.backends.choose import HOST_TYPES, backend_of
 from gpujac.core import taking
-from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.aval import dtype_of, is_one_of, shape_of
 from gpujac.core.source import Line
 from gpujac.core.trace import Trace, Tracer, open_traces
 from gpujac.errors import NonFiniteError
@@ -53,7 +53,7 @@ def physical(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _is_inexact(x: Any) -> bool:
-    return (type(x) in HOST_TYPES or shape_of(x) is not None) and kind(dtype_of(x)) in "fc"
+    return is_one_of("fc", x)  # an operand of a function with rules may be anything
 
 
 def is_finite(x: Seen) -> bool:

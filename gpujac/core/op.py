@@ -1,6 +1,6 @@
 """The kinds of operation: what each owes, and how calling one binds it to the highest trace.
 
-Four kinds cover everything:
+Four kinds cover all that is computed with arrays (a fifth, `core/call.py`, holds functions):
 
 * `Pointwise`: elementwise with broadcasting; one slope per operand is its whole derivative.
 * `Linear`: linear in its one operand and structural (no constants); names its transpose.
@@ -239,7 +239,7 @@ def pointwise(name: str, arity: int, **fields: Any) -> Any:
     fields["reads_operands"] = "tame" in fields or any([p < arity for ps in read for p in ps])
     op = _CLASSES[arity](name=name, arity=arity, host=HOST.function(name), **fields)
     POINTWISE[name] = op
-    decompose.declare(name)
+    decompose.declare(name, complete=True)
     return op
 
 
@@ -257,8 +257,13 @@ STRUCTURAL: list[type] = []  # every class of structural or general op
 def catalogued(cls: type) -> type:
     """Class decorator: list the op class in the catalogue that tests and docs walk."""
     STRUCTURAL.append(cls)
-    decompose.declare(cls.name)  # type: ignore[attr-defined]  # every op class has one
+    decompose.declare(cls.name, not _asks(cls))  # type: ignore[attr-defined]  # every op class has one
     return cls
+
+
+def _asks(cls: Any) -> bool:
+    """Whether some transform lacks a rule of this class of op; one whose `batch` gives up is in the table itself."""
+    return issubclass(cls, General) and (cls.composite or (cls.batch is General.batch and not cls.leading))
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,16 @@ class Trace:
         """A mutable traced array that holds the constant `value` in this trace."""
         raise NotImplementedError
 
+    def passed(self, results: tuple) -> tuple:
+        """The results of an op that holds functions and was called on constants of this trace.
+
+        They are constants, too, but for what the functions made of a value of this trace (or a higher
+        one) that they captured: their own operations have followed it, as without any operand.
+        """
+        return tuple([
+            y if isinstance(y, Tracer) and y.owner.level >= self.level else self.boxed(y) for y in results
+        ])  # fmt: skip
+
 
 class Tracer:
     """A value watched by a trace. `value` and `aux` are the payload, the one mutable slot.

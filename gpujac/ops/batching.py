@@ -7,7 +7,7 @@ import numpy as np
 from gpujac.backends.choose import backend_of
 from gpujac.core import taking
 from gpujac.core.trace import is_mapped, payload
-from gpujac.ops.elementwise import where
+from gpujac.ops.elementwise import logical_not, logical_or, where
 from gpujac.ops.structure import permute, reshape, spread
 
 
@@ -43,10 +43,23 @@ def shift_index(index: Any, lanes: int, size: int) -> Any:
     return index % size + like(offsets, index)
 
 
-def harmless(index: Any) -> Any:
-    """An index whose lanes that only watch the code at work read entry 0, whatever theirs would be."""
+def harmless(x: Any, value: Any = 0) -> Any:
+    """`x`, with `value`, which no op refuses, in the lanes that only watch the code at work."""
     lanes = taking.mask()
-    return index if lanes is None or not is_mapped(index) else where(lanes, index, 0)
+    if lanes is None or not is_mapped(x):
+        return x
+    return where(lanes, x, like(value, x) if isinstance(value, np.ndarray) else value)
+
+
+def hold(flags: Any) -> bool:
+    """Whether flags are true in every lane that takes part in the code at work; also where they have no values."""
+    lanes = taking.mask()
+    if lanes is not None and is_mapped(flags):
+        flags = logical_or(flags, logical_not(lanes))
+    values = payload(flags)
+    if values is None or isinstance(values, bool):  # recorded without values, or a number's
+        return values is not False
+    return bool(backend_of(values).xp.all(values))
 
 
 def like(constant: np.ndarray, x: Any) -> Any:

@@ -162,12 +162,12 @@ class CofactorChange(General):
         return Aval(np.broadcast_shapes(a.shape, t.shape), t.dtype)
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
-        # of tr(inv(a) t) adj(a) - adj(a) t inv(a): the next derivative needs an inverse
+        # of tr(inv(a) t) adj(a) - adj(a) t inv(a): the next derivative needs an inverse, and is NaN without one
         (a, t), (da, dt) = primals, tangents
         change = None if dt is None else self(a, dt)
         if da is None:
             return change
-        inverse, adjugate = INV(a), ADJUGATE(a)
+        inverse, adjugate = inverse_or_nan(a), ADJUGATE(a)
         turn, both = self(a, da), _product(_product(inverse, da), inverse)
         found = ew.subtract(_scaled(_trace_of_product(inverse, t), turn), _product(_product(turn, t), inverse))
         found = ew.subtract(found, _scaled(_trace_of_product(both, t), adjugate))
@@ -215,11 +215,9 @@ class Slogdet(MatrixFunction):
 
     def jvp(self, primals: tuple, tangents: tuple, result: Any) -> Any:
         # d log det(a) = tr(inv(a) da): its real part moves the size, its imaginary part turns the sign
-        # A singular matrix has no derivative: NaN in place of its inverse, which would be an error.
         (a,), (t,) = primals, tangents
         sign = slice_of((2,), (0,))(result)
-        singular = reshape((), (1, 1))(ew.equal(sign, 0))
-        change = _trace_of_product(INV(ew.where(singular, math.nan, a)), t)
+        change = _trace_of_product(inverse_or_nan(a, sign), t)
         if kind(a.dtype) != "c":
             return pad((2,), (1,))(change)
         turned = ew.multiply(sign, (change - CONJ(change)) * 0.5)
@@ -228,6 +226,15 @@ class Slogdet(MatrixFunction):
     @classmethod
     def samples(cls) -> list[Sample]:
         return [Sample(SLOGDET, (3, 3), kinds="m"), Sample(SLOGDET, (2, 2, 2), kinds="M")]
+
+
+def inverse_or_nan(a: Any, sign: Any = None) -> Any:
+    """The inverse, and NaN for a singular matrix, which alone would be an error for a whole stack of them.
+
+    `sign`: that of the determinant, where it is known.
+    """
+    sign = slice_of((2,), (0,))(SLOGDET(a)) if sign is None else sign
+    return INV(ew.where(reshape((), (1, 1))(ew.equal(sign, 0)), math.nan, a))
 
 
 DET, ADJUGATE, COFACTOR_CHANGE, SLOGDET = Det(), Adjugate(), CofactorChange(), Slogdet()

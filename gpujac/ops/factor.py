@@ -315,7 +315,9 @@ class Qr(MatrixFunction):
         (a,), (t,) = primals, tangents
         m, n = a.shape[-2:]
         q, r = unpacked(result, ((m, n), (n, n)))
-        x = adjoint(_UPPER_ADJOINT(r, adjoint(t)))
+        on = diagonal((n, n), 0, 0)(r)  # where it is zero there is no derivative: NaN, for this matrix alone
+        on = ew.where(ew.equal(on, 0), math.nan, 0.0 * on)
+        x = adjoint(_UPPER_ADJOINT(ew.add(r, from_diagonal((n, n), 0, 0, n)(on)), adjoint(t)))
         c = _product(adjoint(q), x)
         lower = c * like(np.tri(n, k=-1), r)
         upper = c - lower + adjoint(lower)

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from gpujac.core.op import pointwise
-from gpujac.ops.elementwise import divide, equal, exp, guarded, log, log1p, logical_and, square, where
+from gpujac.ops.elementwise import divide, equal, exp, greater, guarded, less, log, log1p, logical_and, square, where
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
@@ -37,14 +37,36 @@ betaln = _special(
 )  # fmt: skip
 
 # The error function and the normal distribution.
+_FAR = 30.0  # from here on six terms of a series in 1/x² are exact to rounding
+
+
+def _erfcx_slope(x: Any, y: Any) -> Any:
+    """2 x y - 2/√π; for large x, where the two terms cancel, -1/(√π x²) Σ (2k+1)!! (-1/(2x²))^k."""
+    far = greater(x, _FAR)
+    z = square(divide(1.0, where(far, x, _FAR)))
+    total = 1.0
+    for k in range(5, 0, -1):
+        total = 1.0 - (k + 0.5) * z * total
+    near = 2.0 * where(far, 0.0, x) * where(far, 0.0, y) - 2.0 / _ROOT_PI
+    return where(far, total * z * (-1.0 / _ROOT_PI), near)
+
+
+def _log_ndtr_slope(x: Any, y: Any) -> Any:
+    """φ(x)/Φ(x); on the left as √(2/π)/erfcx(-x/√2), since the exponents -x²/2 and y cancel."""
+    left = less(x, 0.0)
+    below = divide(2.0 / _ROOT_2PI, erfcx(where(left, x, 0.0) * -math.sqrt(0.5)))
+    x, y = where(left, 0.0, x), where(left, 0.0, y)
+    return where(left, below, exp(-0.5 * square(x) - y) / _ROOT_2PI)
+
+
 erf = _special("erf", lambda x, y: (2.0 / _ROOT_PI) * exp(-square(x)))
 erfc = _special("erfc", lambda x, y: (-2.0 / _ROOT_PI) * exp(-square(x)))
 erfinv = _special("erfinv", lambda x, y: (0.5 * _ROOT_PI) * exp(square(y)), singular=True, low=-0.9, high=0.9)
 erfcinv = _special("erfcinv", lambda x, y: (-0.5 * _ROOT_PI) * exp(square(y)), singular=True, low=0.2, high=1.8)
-erfcx = _special("erfcx", lambda x, y: 2.0 * x * y - 2.0 / _ROOT_PI, low=-1.0)
+erfcx = _special("erfcx", _erfcx_slope, low=-1.0)
 ndtr = _special("ndtr", lambda x, y: exp(-0.5 * square(x)) / _ROOT_2PI)
 ndtri = _special("ndtri", lambda x, y: _ROOT_2PI * exp(0.5 * square(y)), singular=True, low=0.1, high=0.9)
-log_ndtr = _special("log_ndtr", lambda x, y: exp(-0.5 * square(x) - y) / _ROOT_2PI)
+log_ndtr = _special("log_ndtr", _log_ndtr_slope)
 
 # Logarithms with care.
 logit = _special("logit", lambda x, y: divide(1.0, x * (1.0 - x)), singular=True, low=0.1, high=0.9)

@@ -27,6 +27,7 @@ from gpujac.core.aval import Shape
 from gpujac.core.op import Linear, Sample, catalogued
 
 _CACHE = 1 << 14
+_SHORT = 1 << 14  # entries of an axis up to which its positions are kept: 8 MB for the last 64
 _FEW = 8  # runs along an axis up to which a launch for each beats an index
 _AXES = 3  # axes whose combinations are taken together: 27 at most, where each is reflected once
 Widths = tuple[tuple[int, int], ...]
@@ -54,10 +55,14 @@ class Run(NamedTuple):
         return slice(self.source, None if end < 0 else end, self.step)
 
 
-@lru_cache(_CACHE)
 def positions(mode: str, n: int, before: int, after: int) -> np.ndarray:
     """Which entry of an axis of length `n` each entry of the bordered axis is, read-only."""
-    i = np.arange(-before, n + after)
+    return (_kept if n + before + after <= _SHORT else _read)(mode, n, -before, n + after)
+
+
+def _read(mode: str, n: int, start: int, stop: int) -> np.ndarray:
+    """Which entry of an axis of length `n` the places from `start` to `stop` read."""
+    i = np.arange(start, stop)
     if mode == "edge" or (n == 1 and mode == "reflect"):
         i = np.clip(i, 0, n - 1)
     elif mode == "wrap":
@@ -70,25 +75,32 @@ def positions(mode: str, n: int, before: int, after: int) -> np.ndarray:
     return i
 
 
+_kept = lru_cache(64)(_read)
+
+
 @lru_cache(_CACHE)
 def runs_of(mode: str, n: int, before: int, after: int) -> tuple[Run, ...]:
     """The runs of a bordered axis, that of the array itself first."""
-    at = positions(mode, n, before, after)
-    first, last = max(before, 0), len(at) - max(after, 0)
-    bounds = ((first, last), (0, first), (last, len(at)))
-    return tuple(run for a, b in bounds for run in _runs(at, a, b))
+    total = n + before + after
+    first = min(max(before, 0), total)  # a crop may reach beyond the array, into the other border
+    last = max(total - max(after, 0), first)
+    inner = [Run(first, last, first - before, 1)] if last > first else []
+    sides = [_runs(_read(mode, n, a - before, b - before), a) for a, b in ((0, first), (last, total))]
+    return (*inner, *sides[0], *sides[1])
 
 
-def _runs(at: np.ndarray, start: int, end: int) -> list[Run]:
-    found = []
-    while start < end:
-        stop, step = start + 1, 1
-        if stop < end and abs(at[stop] - at[start]) <= 1:
-            step = int(at[stop] - at[start])
-            while stop < end and at[stop] - at[stop - 1] == step:
-                stop += 1
-        found.append(Run(start, stop, int(at[start]), step))
-        start = stop
+def _runs(at: np.ndarray, start: int) -> list[Run]:
+    """The runs of a border that begins at `start`: the loop is over them, not over entries."""
+    found, k, steps = [], 0, np.diff(at)
+    turns = np.flatnonzero(np.diff(steps)) + 1  # where a step differs from the one before
+    while k < len(at):
+        stop, step = k + 1, 1
+        if stop < len(at) and abs(steps[k]) <= 1:
+            step = int(steps[k])
+            later = np.searchsorted(turns, k, "right")
+            stop = int(turns[later]) + 1 if later < len(turns) else len(at)
+        found.append(Run(start + k, start + stop, int(at[k]), step))
+        k = stop
     return found
 
 
@@ -130,11 +142,10 @@ class Border(_Bordered):
 
     def evaluate(self, be: Any, x: Any) -> Any:
         for axis, n, w in self.axes:
-            runs = self.runs[axis]
-            if be.saturation_bytes is None or len(runs) > _FEW:
+            if be.saturation_bytes is None or len(self.runs[axis]) > _FEW:
                 x = be.take(x, positions(self.mode, n, *w), axis)
             else:  # on a device without an index, which would have to be uploaded
-                x = _copied(be, x, axis, n + sum(w), runs)
+                x = _copied(be, x, axis, n + sum(w), self.runs[axis])
         return x
 
     @cached_property

@@ -11,7 +11,7 @@ from gpujac.core.op import Op
 from gpujac.core.trace import Trace, Tracer, payload
 from gpujac.program.ir import Held, Partial, Scale
 
-_UNSEARCHED = (type, ModuleType, CodeType, FrameType, BuiltinFunctionType, Trace, str, bytes)
+_UNSEARCHED = (type, ModuleType, CodeType, FrameType, Trace, str, bytes)
 
 
 def arrays_of(entry: Any) -> list:
@@ -28,6 +28,8 @@ def arrays_of(entry: Any) -> list:
             found.append(x)
         elif isinstance(x, FunctionType):  # its globals are not kept by it
             waiting += [x.__closure__, x.__defaults__, x.__kwdefaults__]
+        elif isinstance(x, BuiltinFunctionType):  # bound to what it is a method of, which it keeps
+            waiting.append(x.__self__)
         else:
             waiting += gc.get_referents(x)
     return found

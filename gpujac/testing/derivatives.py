@@ -67,7 +67,7 @@ def check_derivatives(f: Callable, args: tuple, *, order: int = 1, modes: Sequen
     check_count("check_derivatives", "order", order, 1)
     check_count("check_derivatives", "samples", samples, 1)
     check_allowed("check_derivatives", allowed)
-    if isinstance(modes, str) or not modes or set(modes) - set(MODES):
+    if not isinstance(modes, (tuple, list, set, frozenset)) or not modes or any([m not in MODES for m in modes]):
         raise ArgumentError(f'check_derivatives: modes={modes!r}: choose from "fwd" and "rev", in a tuple')
     rng = np.random.default_rng(seed)
     flat = flat_of("check_derivatives", f, args)

@@ -8,7 +8,7 @@ import numpy as np
 from gpujac import trees
 from gpujac.backends.choose import backend_of, is_array
 from gpujac.backends.host import SCALARS
-from gpujac.core.aval import dtype_of, kind
+from gpujac.core.aval import dtype_of, is_one_of
 from gpujac.core.finite import on_host
 from gpujac.core.trace import Tracer
 from gpujac.errors import ArgumentError, ArgumentTypeError
@@ -78,7 +78,7 @@ def flat_of(what: str, f: Callable, args: Any) -> Flat:
 
 
 def _floating(x: Any) -> bool:
-    return (isinstance(x, Tracer) or x.__class__ in SCALARS or is_array(x)) and kind(dtype_of(x)) in "fc"
+    return (isinstance(x, Tracer) or x.__class__ in SCALARS or is_array(x)) and is_one_of("fc", x)
 
 
 def copy_of(x: Any) -> Any:

@@ -100,7 +100,7 @@ def _arrays(op: Any, args: tuple) -> list:
 
 
 def _check_operands(op: Any, args: tuple) -> tuple:
-    """The results; operands are as before, and a second call gives the same."""
+    """The results; raises if the implementation wrote into its operands."""
     before = [copy_of(x) for x in _arrays(op, args)]
     results: tuple = op.evaluate(*args)
     for number, (x, old) in enumerate(zip(_arrays(op, args), before, strict=True)):

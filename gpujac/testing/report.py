@@ -44,13 +44,13 @@ def tolerance(arrays: list) -> Tolerance:
 
 
 def largest(arrays: list) -> float:
-    """The largest modulus among all entries."""
-    return max([float(np.abs(x).max(initial=0.0)) for x in arrays], default=0.0)
+    """The largest modulus among all finite entries."""
+    return max([float(np.abs(x[np.isfinite(x)]).max(initial=0.0)) for x in arrays], default=0.0)
 
 
 def compare(check: str, names: list[str], found: list, expected: list, allowed: float, floors: list[float],
             why: Callable[[Any, Any], str]) -> None:  # fmt: skip
-    """Raise an AssertionError that names the worst leaf, unless all agree.
+    """Raise an AssertionError that names the worst leaf, unless all agree; a NaN agrees with a NaN alone.
 
     Args:
         check: which check this is, for the message.
@@ -94,7 +94,7 @@ def _message(check: str, worst: tuple, allowed: float, why: Callable[[Any, Any],
 def factor(found: np.ndarray, expected: np.ndarray) -> str:
     """What a common factor between two arrays says, or ""."""
     a, b = np.ravel(found), np.ravel(expected)
-    if not np.isfinite(a).all() or not np.abs(b).max(initial=0.0):
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or not np.abs(b).max(initial=0.0):
         return ""
     if not np.abs(a).max():
         return ("the derivative is zero: a rule returns nothing, or the value was detached (stop_gradient, "

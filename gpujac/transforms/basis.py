@@ -86,7 +86,7 @@ class BasisSweep:
         plan = chunking.plan(
             direction, self.program, self.rows.total, options.chunk_size,
             options.assembly if self.sink is None else "preallocate",
-            options.memory, options.report is not None, traced, backend_of(self.like).saturation_bytes,
+            chunking.cap_now(options.memory), options.report is not None, traced, backend_of(self.like).saturation_bytes,
             plain and backend_of(self.like) is HOST,
         )
         plan = plan._replace(mode=mode) if self.fused else plan
@@ -106,7 +106,7 @@ class BasisSweep:
         if not row_bytes:
             return plan._replace(sweep="interpreted: no row is written out before the result")
         assembly = options.assembly if self.sink is None else "preallocate"
-        found = chunking.replanned(plan, row_bytes, assembly, options.memory)
+        found = chunking.replanned(plan, row_bytes, assembly, chunking.cap_now(options.memory))
         if found.chunk_size == 1:
             return plan._replace(sweep="interpreted: memory= allows one row at a time")
         self.steps = steps
@@ -193,11 +193,13 @@ class BasisSweep:
             self.options.report(self.plan)
 
     def _advice(self) -> str:
-        swept = None in self.program.entries  # and let go
-        row = 0 if swept else chunking.live_bytes(self.program, not (self.forward or self.fused))
+        row = self.plan.row_bytes
+        if not row and None not in self.program.entries:  # nothing was let go by the sweep
+            row = chunking.live_bytes(self.program, not (self.forward or self.fused))
+        swept = f"a row needs about {halving.readable(row)} in the sweep, " if row else ""
         size = self.rows.total * self.columns.total * max([item_bytes(b) for b in map(dtype_of, self.linear.values)])
         return (
-            f"a row needs about {halving.readable(row)} in the sweep, the whole result {halving.readable(size)}; "
+            f"{swept}the whole result {halving.readable(size)}; "
             "gpujac.checkpoint makes what the function keeps smaller (gpujac.residuals lists it)"
         )
 

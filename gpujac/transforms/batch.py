@@ -13,6 +13,7 @@ from gpujac.backends.host import SCALARS
 from gpujac.core.aval import Aval, dtype_of, shape_of
 from gpujac.core.op import General, Linear
 from gpujac.core.source import asked_at
+from gpujac.core.taking import put_aside, put_back
 from gpujac.core.trace import Trace, Tracer, only_lanes, rest, wake
 from gpujac.errors import AxisError, ConcretizationError, MissingRuleError
 from gpujac.ops import indexing as ix
@@ -161,7 +162,11 @@ class VmapTrace(Trace):
     def call(self, op: Any, operands: tuple) -> tuple:
         values, axes = self.split(operands)
         if all(a is None for a in axes):
-            return tuple([self.tracer(y, None) for y in op(*values)])
+            aside = put_aside(self.level)
+            try:
+                return self.passed(op(*values))
+            finally:
+                put_back(aside)
         if op.body and only_lanes(values):  # ordinary code, which may read captured lanes too
             return op.run(*operands)
         rest(self)

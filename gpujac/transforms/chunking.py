@@ -61,7 +61,7 @@ def check_chunk_size(what: str, chunk_size: Any, name: str = "chunk_size") -> No
 
 def check_assembly(what: str, assembly: Any) -> None:
     """Raise unless assembly is one of the three words."""
-    if assembly not in ("auto", "stack", "preallocate"):
+    if not isinstance(assembly, str) or assembly not in ("auto", "stack", "preallocate"):
         raise ArgumentError(f'{what}: assembly={assembly!r}; choose "auto", "stack" or "preallocate"')
 
 
@@ -126,7 +126,10 @@ def live_bytes(program: Program, reverse: bool) -> int:
     alive, peak = 0, 0
     last = program.last_reads()
     started: set[int] = set()
+    live = program.live()
     for i in order:
+        if i >= program.inputs and not live[i]:
+            continue  # no sweep computes what no output reads
         if reverse:  # an entry's cotangent dies once read; those it feeds come alive
             if i not in started:
                 alive += size[i]
@@ -181,5 +184,10 @@ def l2_bytes() -> int:
 
 
 def memory_cap(what: str, memory: Any) -> int | None:
-    """The cap in bytes from the argument or the setting."""
-    return settings.parse_bytes(memory, f"{what}: memory") if memory is not None else settings.get("memory")
+    """The cap in bytes that the argument sets, checked; None where it sets none."""
+    return settings.parse_bytes(memory, f"{what}: memory")
+
+
+def cap_now(memory: int | None) -> int | None:
+    """The cap of a call: the argument's, else that of the setting as it is now."""
+    return settings.get("memory") if memory is None else memory

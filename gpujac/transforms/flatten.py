@@ -49,9 +49,15 @@ def call(f: Any, args: tuple, kwargs: dict) -> Any:
     except Exception as error:
         told = _explained(error)
         shorten(error)
-        if told is error:
-            raise
-        raise told.with_traceback(error.__traceback__) from error
+        try:
+            if told is error:
+                raise
+            raise told.with_traceback(error.__traceback__) from error
+        finally:
+            del told  # its traceback holds this frame: a circle that would keep the arrays of all its frames
+
+
+_NUMPYS = "setting an array element"  # "... with a sequence.", what its a[0] = traced raises
 
 
 def _explained(error: Exception) -> Exception:
@@ -63,7 +69,7 @@ def _explained(error: Exception) -> Exception:
             "(gpujac.residuals lists what is kept), and vmap(..., chunk_size=...) runs fewer lanes at once",
         )
         return error
-    if isinstance(error, ValueError) and isinstance(error.__cause__, ConcretizationError):
+    if isinstance(error, ValueError) and isinstance(error.__cause__, ConcretizationError) and _NUMPYS in str(error):
         return MutationError(  # NumPy's a[0] = traced ends here
             "in-place write of a traced value into a plain NumPy array (a[i] = x): make the "
             "array with np.zeros_like(u), where u is a traced input, or with gpujac.numpy.zeros"
@@ -224,7 +230,7 @@ def _is_differentiable_leaf(x: Any) -> bool:
     return type(x) not in (int, bool) and is_array(x) and is_differentiable(dtype_of(x))
 
 
-_WITHOUT_ARGNUMS = ("vjp", "jvp", "linearize", "linear_transpose")
+_WITHOUT_ARGNUMS = ("vjp", "jvp", "linearize", "linear_transpose", "hvp", "ggn_vp")
 
 
 def _bad_leaf(what: str, args: tuple, position: int, leaf: int) -> Exception:
@@ -318,7 +324,7 @@ class Outputs:
                     f"{what}: with has_aux=True the function must return a tuple (output, aux), not {found}"
                 )
             result, aux = result
-            self.aux = trees.map(lambda x: own(x.value) if belongs(x, trace) else x, aux)
+            self.aux = trees.map(lambda x: _handed(x, own) if belongs(x, trace) else x, aux)
         self.leaves, self.spec = trees.flatten(result)
         if not self.leaves:
             raise StructureError(
@@ -350,6 +356,11 @@ class Outputs:
         """One tree per flat list, and aux behind them where there is one."""
         parts = tuple(trees.unflatten(self.spec, flat) for flat in flats)
         return (*parts, self.aux) if self.has_aux else parts
+
+
+def _handed(x: Any, own: Callable) -> Any:
+    """A traced value of aux as an array of its own; a constant may be the very array of the caller's."""
+    return owned(x.value, [], False) if x.aux is None else own(x.value)
 
 
 def belongs(x: Any, trace: Trace) -> bool:

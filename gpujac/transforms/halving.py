@@ -7,14 +7,16 @@ _MARK = "gpujac: "
 
 
 def in_chunks(total: int, step: int, work: Callable[[int, int, int], None],
-              halved: Callable[[int, int, int], None], advice: Callable[[], str], start: int = 0) -> None:  # fmt: skip
+              halved: Callable[[int, int, int], None], advice: Callable[[], str], start: int = 0,
+              first: int | None = None) -> None:  # fmt: skip
     """Call `work(index, start, stop)` for chunks of `step` from `start` to `total`, one after the other.
 
     A chunk that ends in a MemoryError is halved and done again from where it started, as are those
     after it; before, `halved(index, start, step)` puts away what it left half made. A chunk of one
-    raises, with a note that says what was tried and then `advice()`.
+    raises, with a note that says what was tried and then `advice()`. `first`: the size of a chunk that
+    was tried before.
     """
-    index, first = 0, step
+    index, first = 0, step if first is None else first
     while start < total:
         stop = min(start + step, total)
         try:

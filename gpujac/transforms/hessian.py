@@ -46,5 +46,6 @@ def hessian(f: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size:
                      holomorphic, progress, None, False, out, resume)  # fmt: skip
 
     if complex_blocks:
+        second(f, True, False)  # for its checks, which are due now and not at the call
         return in_real_blocks("hessian", f, argnums, has_aux, with_value, holomorphic, lambda g: second(g, True, False))
     return second(f, has_aux, with_value)

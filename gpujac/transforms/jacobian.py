@@ -14,6 +14,7 @@ from gpujac.transforms import flatten as fl
 from gpujac.transforms.basis import BasisSweep
 from gpujac.transforms.complex_blocks import in_real_blocks
 from gpujac.transforms.given import check_before, is_given
+from gpujac.transforms.holomorphic import check_complex
 from gpujac.transforms.options import Options
 from gpujac.transforms.tracebacks import shorten
 from gpujac.transforms.vjp import Linearized
@@ -51,16 +52,15 @@ def _check_types(options: Options, linear: Linearized) -> None:
         dtypes = [dtype_of(x) for x in linear.values]
         if not any([kind(d) == "c" for d in dtypes]):
             return
-    for side, leaves in ((linear.point, linear.point.leaves), (linear.outputs, linear.values)):
+    sides = (linear.point, linear.point.leaves), (linear.outputs, linear.values)
+    if options.holomorphic:
+        check_complex(what, *sides)
+        return
+    for side, leaves in sides:
         for i, x in enumerate(leaves):
             dtype = dtype_of(x)
-            if (kind(dtype) == "c") == bool(options.holomorphic):
+            if kind(dtype) != "c":
                 continue
-            if options.holomorphic:
-                raise DTypeError(
-                    f"{what}: {side.name(i)} is {dtype}, but holomorphic=True needs complex inputs and "
-                    "outputs throughout; leave it out, or convert the array"
-                )
             raise DTypeError(
                 f"{what}: {side.name(i)} is {dtype}; the Jacobian of a complex function is ambiguous. Set "
                 "holomorphic=True for a holomorphic one, complex_blocks=True for real blocks of any, or split it "

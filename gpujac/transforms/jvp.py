@@ -10,7 +10,7 @@ from gpujac.backends.host import SCALARS
 from gpujac.core.aval import Shape, aval_of
 from gpujac.core.op_ranges import watched
 from gpujac.core.trace import Tracer
-from gpujac.errors import ShapeError
+from gpujac.errors import ArgumentError
 from gpujac.ops.agree import coefficient, plus, scale
 from gpujac.transforms import flatten as fl
 from gpujac.transforms.printing import describe
@@ -94,22 +94,24 @@ def jvp(f: Any, primals: tuple, tangents: tuple, *, strict: bool = False,
     fl.check_callable("jvp", f)
     point = fl.Point("jvp", primals)
     ts = point.tangents("jvp", tangents)
+    name, code = fl.name_of(f), getattr(f, "__code__", None)
     token = ranges.push("jvp", ranges.TRANSFORM)
-    trace = watched(JvpTrace)(fl.name_of(f))
-    trace.code = trace.source = getattr(f, "__code__", None)
+    trace = watched(JvpTrace)(name)  # nothing may raise between this and the `try`
     try:
+        trace.code = trace.source = code
         own = partial(fl.owned, others=point.leaves)
         tracers = [TracedArray(trace, x, t, *aval_of(x)) for x, t in zip(point.leaves, ts, strict=True)]
         out = fl.Outputs("jvp", fl.call(f, point.args(tracers), {}), has_aux, trace, own)
         ys, dys = [], []
-        for y in out.leaves:
+        for i, y in enumerate(out.leaves):
             mine = isinstance(y, TracedArray) and y.owner is trace
             dy = y.aux if mine else None
             if dy is None and strict:
-                raise ShapeError(
-                    f"jvp with strict=True: an output of {fl.name_of(f)} does not depend on the primals"
+                raise ArgumentError(
+                    f"jvp: strict=True, but {out.name(i)} of {name} does not depend on the primals: leave strict "
+                    "out for a tangent of zeros, or return it through has_aux=True"
                 )
-            y = y.value if mine else fl.owned(y, [], False)
+            y = y.value if mine and y.aux is not None else fl.owned(y.value if mine else y, [], False)
             ys.append(y)
             dys.append(fl.zeros_of(y) if dy is None else dy)
         return out.rebuilt(fl.owned_all(ys, point.leaves), fl.owned_all(dys, [*ts, *ys]))

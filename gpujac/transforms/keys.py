@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpujac.array import common as c
+from gpujac.array import shape as sh
 from gpujac.backends.choose import backend_of
 from gpujac.core.aval import dtype_of, item_bytes, kind, shape_of
 from gpujac.core.trace import Tracer, payload
@@ -90,7 +91,7 @@ def derived(made: Any, *sources: Any) -> Any:
     """A key, or several: where a lane runs on plain values, the lane's own if one of `sources` is."""
     for trace in open_vmaps():
         if isinstance(trace, LaneTrace) and any([trace.owns(x) for x in sources]):
-            trace.keys.append(made)
+            trace.take(made)
     return made
 
 
@@ -117,8 +118,16 @@ def unit(what: str, key: Any, count: int, dtype: np.dtype) -> Any:
     return c.astype(c.astype(found, np.float32) * 2.0**-digits, dtype)
 
 
-def high_product(high: Any, low: Any, span: Any) -> Any:
-    """The upper 64 bits of (high 2**32 + low) span: that fraction of the span, rounded down."""
+def fraction(high: Any, low: Any, span: Any) -> Any:
+    """That fraction of a span: floor((high 2**32 + low) span / 2**64), where span 0 stands for 2**64."""
+    every = ew.bitwise_or(ew.left_shift(high, 32), low)
+    if isinstance(span, int):
+        return _high_product(high, low, span) if span else every
+    return ew.where(ew.equal(span, 0), every, _high_product(high, low, span))
+
+
+def _high_product(high: Any, low: Any, span: Any) -> Any:
+    """The upper 64 bits of (high 2**32 + low) span."""
     whole = isinstance(span, int)
     s1 = span >> 32 if whole else ew.right_shift(span, 32)
     s0 = span & _MASK32 if whole else ew.bitwise_and(span, _MASK32)
@@ -131,5 +140,7 @@ def high_product(high: Any, low: Any, span: Any) -> Any:
 
 
 def wrapped(x: Any) -> Any:
-    """A whole number modulo 2**64."""
-    return x & MASK64 if isinstance(x, int) else c.astype(x, np.uint64)
+    """A whole number modulo 2**64; of an array at least one axis, as NumPy warns where its own scalars wrap around."""
+    if isinstance(x, int):
+        return x & MASK64
+    return c.astype(x if shape_of(x) else sh.reshape(x, (1,)), np.uint64)

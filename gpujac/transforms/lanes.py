@@ -5,6 +5,8 @@ import warnings
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from gpujac.backends.choose import backend_of
 from gpujac.core.source import is_internal
 from gpujac.core.trace import Trace, Tracer, open_traces, payload
@@ -76,10 +78,11 @@ class LaneTrace(Trace):
     """Marks one lane that runs on plain values (method="loop"); it watches nothing.
 
     `keys` are the random keys that belong to this lane alone, and the whole numbers that make such
-    of others: mapped arguments, and keys that were made of them.
+    of others: mapped arguments, and keys that were made of them. Those of NumPy's that were made, one per
+    draw, are in `made`, by the id of the array that owns the memory: nothing looks through all of them.
     """
 
-    __slots__ = ("lanes", "start", "keys")
+    __slots__ = ("lanes", "start", "keys", "made")
     transform = "vmap"
     size = 1
 
@@ -88,12 +91,24 @@ class LaneTrace(Trace):
         self.lanes = lanes
         self.start = start
         self.keys = keys
+        self.made: dict[int, Any] = {}
+
+    def take(self, x: Any) -> None:
+        """A random key that was made of the lane's own is the lane's own."""
+        inner = payload(x)
+        if isinstance(inner, np.ndarray):
+            owner = _owner(inner)
+            self.made[id(owner)] = owner
+        else:
+            self.keys.append(x)
 
     def owns(self, x: Any) -> bool:
         """Whether a random key, or a number, is one of the lane's own, or a part of one."""
         inner = payload(x)
         if type(inner) is int:  # Python has one object for all equal small numbers
             return False
+        if isinstance(inner, np.ndarray) and id(_owner(inner)) in self.made:
+            return True
         for mine in self.keys:
             other = payload(mine)
             if other is inner:
@@ -111,6 +126,13 @@ class LaneTrace(Trace):
 
     def describe(self, x: Tracer) -> str:
         raise NotImplementedError  # there are no tracers of this trace
+
+
+def _owner(x: np.ndarray) -> np.ndarray:
+    """The array whose memory `x` looks into."""
+    while isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
 
 
 def open_vmaps() -> list:

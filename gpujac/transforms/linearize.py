@@ -5,18 +5,17 @@ from typing import Any
 from numpy import ndarray
 
 from gpujac.array.traced import TracedArray
-from gpujac.backends.choose import HOST_TYPES, backend_of
-from gpujac.backends.memory import freeze, is_held, is_writable, thaw
+from gpujac.backends.memory import thaw
 from gpujac.core.aval import Shape, aval_of, dtype_of, shape_of
 from gpujac.core.trace import Tracer
 from gpujac.ops.agree import agreement
 from gpujac.ops.elementwise import multiply
 from gpujac.program.ir import Apply, Gather, Held, Input, Partial, Scale, held_entries, held_results
+from gpujac.transforms.constants import kept
 from gpujac.transforms.printing import describe
 from gpujac.transforms.record import RecordTrace, RuleTrace
 from gpujac.transforms.tangent import TangentTrace
 
-_COPIED_BYTES = 32 << 10  # a copy of this costs less than a microsecond
 _FIRST = (0,)
 _UNREAD = tuple([(None,) * arity for arity in range(4)])
 _READY = {"add", "subtract", "negative", "positive", "multiply"}  # slopes are operands or numbers
@@ -34,24 +33,7 @@ class LinearizeTrace(TangentTrace):
         self.entries: list = []
         self.frozen: list = []
 
-    def kept(self, constant: Any) -> Any:
-        """A constant as it is now: the program reads it after the user's code has gone on.
-
-        Small arrays are copied; large ones, and those they are views of, are read-only until the
-        function has returned, so that a write into a work buffer is an error and never a wrong
-        derivative.
-        """
-        if constant.__class__ is TracedArray:  # of an outer level: writable behind its name
-            return constant.detached()
-        own: Any = constant.__class__
-        if own not in HOST_TYPES:
-            return backend_of(constant).kept(constant)
-        if not is_writable(constant) and not is_held(constant):
-            return constant
-        if constant.nbytes <= _COPIED_BYTES:
-            return constant.copy()
-        freeze(constant, self.frozen)
-        return constant
+    kept = kept
 
     def input(self, x: Any) -> TracedArray:
         """A tracer of `x` whose tangent enters the program."""
@@ -120,7 +102,7 @@ class LinearizeTrace(TangentTrace):
                 return ys, (first,)
             self.entries += held_entries(first, held, reads)
             return ys, held_results(first, len(ys))
-        record = RuleTrace(op.name, self.entries)
+        record = RuleTrace(op.name, self.entries, kept=self.kept)
         try:
             ys, tangents = op.jvp(primals, tuple([None if t is None else record.tracer(t) for t in ts]))
             record.check_zeros(tangents)

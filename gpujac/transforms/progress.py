@@ -21,11 +21,8 @@ class _Silent:
         return None
 
 
-_SILENT = _Silent()
-
-
 def progress_bar(chunks: int, options: Any) -> Any:
     """A tqdm bar of `chunks` steps, or a silent one."""
     if not options.progress:
-        return _SILENT
+        return _Silent()
     return tqdm(total=chunks, desc=options.what, unit="chunk")

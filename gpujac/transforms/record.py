@@ -1,6 +1,6 @@
 """Recording a linear function without values: tracers that are variables of a program."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from numpy import ndarray
@@ -15,21 +15,24 @@ from gpujac.ops.agree import agreement, coefficient
 from gpujac.ops.elementwise import multiply
 from gpujac.program.ir import Apply, Gather, Partial, Scale, held_entries, held_results
 from gpujac.transforms.printing import describe
+from gpujac.transforms.tangent import WRITABLE
 
 
 class RecordTrace(Trace):
     """A trace whose tracers have a shape and dtype but no value; it appends to `entries`.
 
-    A tracer without a variable (aux None) is a constant, which has a value.
+    A tracer without a variable (aux None) is a constant, which has a value. `kept` keeps constants
+    safe from writes where the code that is recorded is a user's; None: nobody writes into them.
     """
 
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "kept")
     transform = "linear_transpose"
     writes = True
 
-    def __init__(self, origin: str, entries: list) -> None:
+    def __init__(self, origin: str, entries: list, kept: Callable | None = None) -> None:
         super().__init__(origin)
         self.entries = entries
+        self.kept = kept
 
     def tracer(self, var: int) -> TracedArray:
         """The tracer of a variable that exists."""
@@ -52,7 +55,8 @@ class RecordTrace(Trace):
             if y.__class__ is TracedArray:
                 place, x, y = 1, y, x
             if y.__class__ is ndarray and y.dtype is x.dtype and y.shape == x.shape and _is_var(self, x):
-                return self.emit(Scale(op, (place,), (x.aux,), None, None, (y,), x.shape, x.dtype))
+                c = y if self.kept is None else self.kept(y)
+                return self.emit(Scale(op, (place,), (x.aux,), None, None, (c,), x.shape, x.dtype))
             if place:
                 x, y = y, x
         return self.pointwise(op, (x, y))
@@ -70,9 +74,10 @@ class RecordTrace(Trace):
         if op.jointly:
             self._check_zero(op, [operands[p] for p in fixed if not _selects(op, p)])
         aval = _pointwise_aval(op, operands)
+        operands = self._safe(operands)
         values = tuple(None if p in traced else x for p, x in enumerate(operands))
         witness = _Typed(aval)
-        coefs = tuple(_known(op, p, values, witness) for p in traced)
+        coefs = tuple(coefficient(op, p, values, witness) for p in traced)  # of what is known: no traced operand
         reads = tuple(self._agreed(operands[p], aval) for p in traced)
         return self.emit(Scale(op, tuple(traced), reads, None, None, coefs, *aval))
 
@@ -84,6 +89,13 @@ class RecordTrace(Trace):
             if x.__class__ is TracedArray and not x.owner.alive:
                 raise x.owner.leaked(x)
         return tuple([self.opened(x) for x in operands])
+
+    def _safe(self, operands: tuple) -> tuple:
+        """The operands with constants as they are now, for an entry that reads them later."""
+        kept = self.kept
+        if kept is None:
+            return operands
+        return tuple([kept(x) if x.__class__ in WRITABLE and not _is_var(self, x) else x for x in operands])
 
     def _agreed(self, x: Any, aval: Aval) -> int:
         for op in agreement(x.shape, x.dtype, aval.shape, aval.dtype):
@@ -136,18 +148,18 @@ class RecordTrace(Trace):
             raise self.not_linear(op)
         (p,) = traced
         aval = op.infer(*(aval_of(x) for x in operands))
-        constants = tuple(None if q == p else x for q, x in enumerate(operands))
+        constants = tuple(None if q == p else x for q, x in enumerate(self._safe(operands)))
         return self.emit(Partial(op, p, (operands[p].aux,), constants, *aval))
 
     def call(self, op: Any, operands: tuple) -> tuple:
         operands = self._opened(operands)
         if not any(_is_var(self, x) for x in operands):
-            return tuple([self.boxed(y) for y in op(*operands)])
+            return self.passed(op(*operands))
         if op.composite:
             found = op.decomposed(operands)
             if found is not NotImplemented:
                 return found
-        return op.record(self, operands)
+        return op.record(self, self._safe(operands))
 
     def held(self, map: Any, ts: list) -> list:
         """The results of a held map of tangents, each of which is a variable of this trace."""
@@ -191,8 +203,8 @@ class RuleTrace(RecordTrace):
     __slots__ = ("reads",)
     transform = "the rule"
 
-    def __init__(self, origin: str, entries: list, reads: str = "tangents") -> None:
-        super().__init__(origin, entries)
+    def __init__(self, origin: str, entries: list, reads: str = "tangents", kept: Callable | None = None) -> None:
+        super().__init__(origin, entries, kept)
         self.reads = reads
 
     def not_linear(self, op: Op) -> MissingRuleError:
@@ -240,11 +252,6 @@ def _linear_at(op: Any, position: int) -> bool:
 
 def _selects(op: Any, position: int) -> bool:
     return op.name == "where" and position == 0
-
-
-def _known(op: Any, position: int, values: tuple, witness: Any) -> Any:
-    """The coefficient, which may not depend on the traced operand or on the result."""
-    return coefficient(op, position, values, witness)
 
 
 def _pointwise_aval(op: Any, operands: tuple) -> Aval:

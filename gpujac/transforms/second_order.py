@@ -1,6 +1,7 @@
 """Products with second derivatives and their diagonals, without a Hessian."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, cast
 
@@ -141,7 +142,8 @@ def hessian_diagonal(f: Callable, argnums: Any = 0, *, has_aux: bool = False, ch
 
     Cost: a scalar `f` runs once; then n sweeps of its gradient in chunks, one pass where `f` is a
     sum of functions of single entries. Any other `f` runs twice, and once per chunk on all of its
-    directions, twice forward. Memory is a chunk's, k times n.
+    directions, twice forward: what it draws must come from a key (`gpujac.random`), for a generator
+    would give other numbers in each run. Memory is a chunk's, k times n.
 
     Example:
         >>> import numpy as np
@@ -258,11 +260,15 @@ def _diagonal(what: str, f: Callable, argnums: Any, has_aux: bool, chunk_size: A
         token = ranges.push(what, ranges.TRANSFORM)
         try:
             point = fl.Point(what, args, argnums)
+            if not point.leaves:
+                raise ArgumentError(f"{what}: the selected arguments hold no array: there is nothing to differentiate")
             _check_real(what, [(point, point.leaves)])
-            try:
-                result, y, aux = _by_gradient(what, f, argnums, has_aux, chunk_size, cap, args, kwargs)
-            except _NotScalarError:
-                result, y, aux = _twice_forward(what, f, args, kwargs, argnums, has_aux, chunk_size, cap)
+            most, found = chunking.cap_now(cap), None
+            with suppress(_NotScalarError):
+                found = _by_gradient(what, f, argnums, has_aux, chunk_size, most, args, kwargs)
+            if found is None:  # outside of the `with`: that error holds the first run, and is no context of another
+                found = _twice_forward(what, f, args, kwargs, argnums, has_aux, chunk_size, most)
+            result, y, aux = found
             return _with_extras(result, y, aux, has_aux, with_value)
         finally:
             ranges.pop(token)
@@ -398,7 +404,8 @@ def _twice_forward(what: str, f: Callable, args: tuple, kwargs: dict, argnums: A
         seeds = _seeds(linear, side, start, stop)
         mapped = tuple([None if s is None else 0 for s in seeds])
         ts = [fl.zeros_of(x) if s is None else s.dense() for s, x in zip(seeds, point.leaves, strict=True)]
-        rows = vmap(lambda *t: _second(plain, tuple(point.leaves), t), in_dims=mapped)(*ts)
+        # the lanes are directions at one point: what is drawn by a key is the same in all of them
+        rows = vmap(lambda *t: _second(plain, tuple(point.leaves), t), in_dims=mapped, randomness="same")(*ts)
         parts = trees.match(outputs.spec, rows, what)
         if what == "laplacian":
             totals[0] = [plus(total, sum_of(part, 0)) for total, part in zip(totals[0], parts, strict=True)]

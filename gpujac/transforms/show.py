@@ -6,7 +6,7 @@ from typing import Any
 
 from gpujac import ranges
 from gpujac.errors import ArgumentError
-from gpujac.program.ir import Program
+from gpujac.program.ir import Program, Scale
 from gpujac.program.printer import residual_bytes, table, total_flops
 from gpujac.program.simplify import simplified as program_simplified
 from gpujac.transforms import flatten as fl
@@ -91,6 +91,9 @@ def show(f: Callable, argnums: Any = None, *, direction: str = "fwd", simplified
         if direction == "rev":  # made smaller once more: a transpose has other neighbours
             program, words = transposed(program), ["transposed", *words]
             program = program_simplified(program) if simplified else program
+        for entry in program.entries:  # now, for the transforms around may be over when it is printed
+            if entry.__class__ is Scale and entry.coefs is None:
+                entry.resolve()
         return Shown(f"{' '.join(words)} of {fl.name_of(f)}", program)
 
     return shown

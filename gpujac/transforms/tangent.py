@@ -201,7 +201,7 @@ class TangentTrace(Trace):
             values, ts = self.split(operands)
             absent = not [t for t in ts if t is not None]
         if absent:
-            return tuple([self.boxed(y) for y in op(*values)])
+            return self.passed(op(*values))
         if op.composite:
             found = op.decomposed(operands)
             if found is not NotImplemented:

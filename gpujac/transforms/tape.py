@@ -150,7 +150,16 @@ class TapeTrace(Trace):
             key, seen = id(y), self._seen
             seen[key] = _Seen(ref(y, lambda _: seen.pop(key, None)), (), y.copy(), slot)
 
-    joint = general = pointwise
+    joint = pointwise
+
+    def general(self, op: Any, operands: tuple) -> Any:
+        if op.composite:  # its derivative is that of its parts, of which no saved result of the whole is one
+            if not self.alive:
+                raise self.leaked(*operands)
+            found = op.decomposed(operands)
+            if found is not NotImplemented:
+                return found
+        return TapeTrace.pointwise(self, op, operands)
 
     def unary(self, op: Any, x: Any) -> Any:
         return TapeTrace.pointwise(self, op, (x,))
@@ -162,6 +171,7 @@ class TapeTrace(Trace):
 
     def call(self, op: Any, operands: tuple) -> tuple:
         ys, reads = self.bind(op, operands)
+        op.check_captured(self.level, ys)
         slots = tuple([self._new() for _ in ys])
         self.steps.append(Step(op, reads, slots, True, False))
         return tuple([TracedArray(self, y, s, *aval_of(y)) for y, s in zip(ys, slots, strict=True)])

@@ -18,7 +18,7 @@ def stop_gradient(tree: Any) -> Any:
         A pytree of the same structure; mapped axes stay, tangents go.
 
     Raises:
-        Nothing of its own.
+        LeakedTracerError: a traced array outlived its transform.
 
     Cost: none.
 
@@ -33,6 +33,8 @@ def stop_gradient(tree: Any) -> Any:
 def _stopped(x: Any) -> Any:
     if not isinstance(x, Tracer):
         return x
+    if not x.owner.alive:
+        raise x.owner.leaked(x)
     if isinstance(x.owner, TangentTrace):
         return _stopped(x.value)
     if isinstance(x.owner, TapeTrace):  # what is done again later has to stop it again

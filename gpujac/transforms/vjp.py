@@ -1,25 +1,22 @@
-"""Reverse mode: vjp, grad and their variants, linearize and linear_transpose."""
+"""Reverse mode: vjp, grad and their variants, and linearize."""
 
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
-import numpy as np
-
 from gpujac import ranges, trees
-from gpujac.array import reduce
 from gpujac.array.traced import TracedArray
-from gpujac.backends.memory import sampled
 from gpujac.core.aval import dtype_of, is_differentiable, kind, shape_of
 from gpujac.core.op_ranges import watched
-from gpujac.errors import DTypeError, MutationError, ShapeError, StructureError
-from gpujac.program.ir import Input, Program
+from gpujac.errors import DTypeError, ShapeError, StructureError
+from gpujac.program.ir import Program
 from gpujac.settings import get as setting
 from gpujac.transforms import flatten as fl
+from gpujac.transforms.constants import check_unwritten, watch
 from gpujac.transforms.halving import note
+from gpujac.transforms.holomorphic import check_complex
 from gpujac.transforms.linearize import LinearizeTrace
 from gpujac.transforms.plans import fuses, gains, pays_for_one_sweep, planned
-from gpujac.transforms.record import RecordTrace
 from gpujac.transforms.sweep import pull, push
 from gpujac.transforms.tangent import WRITABLE
 
@@ -36,14 +33,15 @@ class Linearized:
         self.point = point = fl.Point(what, args, argnums)
         if keep:  # the sweep may come after the caller has written into its arrays
             point.leaves = [fl.private(x) for x in point.leaves]
-        trace = watched(LinearizeTrace, lines)(fl.name_of(f), what)
-        trace.code = trace.source = getattr(f, "__code__", None)
+        name, code = fl.name_of(f), getattr(f, "__code__", None)
         token = ranges.push("linearize", ranges.TRACE)
+        trace = watched(LinearizeTrace, lines)(name, what)  # nothing may raise before the `try`
         try:
+            trace.code = trace.source = code
             if not keep:  # f itself could write into an array that it is called with
                 point.leaves = [trace.kept(x) if x.__class__ in WRITABLE else x for x in point.leaves]
             tracers = [trace.input(x) for x in point.leaves]
-            result = fl.call(f, point.args(tracers, trace.boxed), kwargs)
+            result = fl.call(f, point.args(tracers, lambda x: trace.boxed(trace.kept(x))), kwargs)
             own = fl.private if keep else partial(fl.owned, others=point.leaves)
             self.outputs = outputs = fl.Outputs(what, result, has_aux, trace, own)
             if check:
@@ -53,12 +51,18 @@ class Linearized:
             for y in outputs.leaves:
                 mine = y.__class__ is TracedArray and y.owner is trace
                 reads.append(y.aux if mine else None)
-                self.values.append(y.value if mine else fl.owned(y, [], False))
+                if not mine:
+                    y = fl.owned(y, [], False)
+                elif y.aux is None:  # a constant: perhaps the very array of the caller's
+                    y = fl.owned(y.value, [], False)
+                else:
+                    y = y.value
+                self.values.append(y)
             self.program = Program(trace.entries, len(point.leaves), reads)
             self.program.spots = trace.spots
             self.reusable = keep
             self._plans: dict[bool, Program | None] = {}
-            self.watched = [(x, sampled(x)) for x in trace.frozen] if keep else []
+            self.watched = watch(trace.frozen) if keep else []
         finally:
             trace.close()
             ranges.pop(token)
@@ -73,13 +77,8 @@ class Linearized:
 
     def check_constants(self) -> None:
         """Raise if a large array that the function read has been written into since."""
-        for x, before in self.watched:
-            if not np.array_equal(sampled(x), before, equal_nan=True):
-                raise MutationError(
-                    f"{self.what}: an array of shape {x.shape} that the function read has been written "
-                    "into since, so its derivative at that point is gone; call the pullback first, or "
-                    "give the function a copy"
-                )
+        cure = "its derivative at that point is gone; call the pullback first, or give the function a copy"
+        check_unwritten(self.what, self.watched, cure)
 
     def plan(self, forward: bool) -> Program | None:
         """The fused program of one direction, made at its first use; None where none is to be had."""
@@ -227,80 +226,6 @@ def linearize(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
         ranges.pop(token)
 
 
-def linear_transpose(f: Callable, *examples: Any) -> Callable:
-    """The adjoint (transpose) of a linear function, as a function.
-
-    Args:
-        f: a function linear in all its arguments together; it is run once, without values.
-        *examples: pytrees of arrays; only shapes and dtypes are used.
-
-    Returns:
-        `ft(ct)` → tuple with one pytree per argument, the adjoint under Re⟨a, b⟩.
-
-    Raises:
-        MissingRuleError: an op of `f` is not linear in what it reads.
-        ConcretizationError: `f` reads a value.
-
-    Cost: one recording; each call is one transposed sweep.
-
-    Example:
-        >>> import numpy as np
-        >>> import gpujac as gj
-        >>> ft = gj.linear_transpose(lambda x: x[1:] - x[:-1], np.zeros(3))
-        >>> ft(np.array([1.0, 10.0]))[0]
-        array([-1., -9., 10.])
-    """
-    fl.check_callable("linear_transpose", f)
-    token = ranges.push("linear_transpose", ranges.TRANSFORM)
-    try:
-        point = fl.Point("linear_transpose", examples)
-        out, program = _recorded(f, point)
-    finally:
-        ranges.pop(token)
-    avals = [Input(shape_of(y), dtype_of(y)) for y in out.leaves]
-    like = fl.like_among(point.leaves) if point.leaves else 0.0
-
-    def transposed(ct: Any, /) -> tuple:
-        """Cotangents of the arguments from one of the output."""
-        flat = trees.match(out.spec, ct, "linear_transpose: cotangent")
-        names = ("cotangent", "output")
-        cts = fl.matched("linear_transpose", names, out.spec, flat, avals, like)
-        seeds = [(v, c) for v, c in zip(program.outputs, cts, strict=True) if v is not None]
-        token = ranges.push("sweep", ranges.REPLAY)
-        try:
-            results = pull(program, seeds)
-        finally:
-            ranges.pop(token)
-        flat = [fl.zeros_of(x) if r is None else r for r, x in zip(results, point.leaves, strict=True)]
-        return point.result(fl.owned_all(flat, cts))
-
-    return transposed
-
-
-def _recorded(f: Callable, point: fl.Point) -> tuple[fl.Outputs, Program]:
-    """The outputs of a linear function and its program, without values."""
-    entries: list = [Input(shape_of(x), dtype_of(x)) for x in point.leaves]
-    trace = watched(RecordTrace)(fl.name_of(f), entries)
-    try:
-        tracers = [trace.tracer(i) for i in range(len(entries))]
-        out = fl.Outputs("linear_transpose", fl.call(f, point.args(tracers), {}), False, trace)
-        reads = []
-        for y in out.leaves:
-            mine = isinstance(y, TracedArray) and y.owner is trace
-            reads.append(y.aux if mine else None)
-            constant = y.value if mine else y
-            if reads[-1] is None and bool(reduce.any(constant != 0) if shape_of(constant) else constant != 0):
-                raise StructureError(
-                    f"linear_transpose: an output of {fl.name_of(f)} is a nonzero constant, so the "
-                    "function is not linear"
-                )
-        program = Program(entries, len(point.leaves), reads)
-        program.spots = trace.spots
-        return out, program
-    finally:
-        trace.close()
-
-
 def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, kwargs: dict,
               holomorphic: bool = False) -> tuple[Any, Any, Any]:  # fmt: skip
     """(gradient, value, aux) of a scalar function."""
@@ -308,10 +233,13 @@ def _gradient(what: str, f: Callable, argnums: Any, has_aux: bool, args: tuple, 
     try:
         linear = Linearized(what, f, args, kwargs, argnums, has_aux, check=False)
         y = _scalar(what, linear)
-        if kind(dtype_of(y)) == "c" and not holomorphic:
+        if holomorphic:
+            check_complex(what, (linear.point, linear.point.leaves), (linear.outputs, linear.values))
+        elif kind(dtype_of(y)) == "c":
+            option = "set holomorphic=True" if what == "grad" else "use grad with holomorphic=True"
             raise DTypeError(
                 f"{what}: the output is {dtype_of(y)}; a gradient needs a real scalar. Return its real part or "
-                "abs, or set holomorphic=True for a holomorphic function"
+                f"abs, or {option} for a holomorphic function"
             )
         gradient = linear.pulled([fl.ones_of(y, linear.point.leaves)])
         if holomorphic:  # the adjoint is conj(f'): conjugate back
@@ -346,7 +274,7 @@ def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: b
         f: callable of pytrees of arrays that returns one real scalar (shape `()`).
         argnums: which positional arguments to differentiate: an int, or a tuple of ints.
         has_aux: `f` returns `(output, aux)`; aux is handed through, without a derivative.
-        holomorphic: allow complex inputs and output; the result is then f'(z).
+        holomorphic: all inputs and the output are complex; the result is then f'(z).
 
     Returns:
         A function of the same arguments (keyword arguments pass through) that returns the
@@ -354,7 +282,7 @@ def grad(f: Callable, argnums: Any = 0, has_aux: bool = False, *, holomorphic: b
 
     Raises:
         ShapeError, StructureError: the output is not one scalar. DTypeError: it or a selected
-        argument is integer, or it is complex.
+        argument is integer; it is complex, or with holomorphic one of them is not.
 
     Cost: one evaluation of `f` and one sweep of about the same cost, whatever the number of inputs.
 

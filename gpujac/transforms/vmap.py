@@ -10,14 +10,15 @@ from gpujac import ranges, trees
 from gpujac.array.shape import concatenate
 from gpujac.array.traced import TracedArray
 from gpujac.backends.choose import WRITABLE, is_array
-from gpujac.core.aval import dtype_of, kind, shape_of
+from gpujac.core.aval import is_one_of, shape_of
 from gpujac.core.finite import on_host
 from gpujac.core.op_ranges import watched
-from gpujac.core.trace import Tracer, payload
+from gpujac.core.trace import Tracer, only_lanes, payload
 from gpujac.errors import (
     ArgumentError,
     ArgumentTypeError,
     AxisError,
+    ConcretizationError,
     ShapeError,
     StructureError,
 )
@@ -153,12 +154,26 @@ class _Call:
         whole = self.size == 0 or (not loop and (step is None or step >= self.size))
         passes = 1 if whole else -(-self.size // (step or 1))
         lanes = Lanes(fl.name_of(self.f), self.size, randomness, passes)
-        result = self._at_once(lanes, step) if whole else self.chunked(lanes, step or 1, loop)
+        if loop and whole:
+            result = self._without_lanes(lanes)
+        else:
+            result = self._at_once(lanes, step) if whole else self.chunked(lanes, step or 1, loop)
         if result is _TOO_LARGE:
             lanes = Lanes(lanes.origin, self.size, randomness, 2)
-            result = self.chunked(lanes, self.size // 2, False)
+            result = self.chunked(lanes, self.size // 2, False, self.size)
         lanes.end()
         return result
+
+    def _without_lanes(self, lanes: Lanes) -> Any:
+        """method="loop" over no lanes: the function runs on a batch of none, for the shapes of its outputs."""
+        try:
+            return self.once(lanes, 0, 0)
+        except ConcretizationError as error:
+            raise ConcretizationError(
+                f'vmap of {lanes.origin}: with method="loop" and 0 lanes there is no value that the function could '
+                "branch on or read; it is run on an empty batch, to learn the shapes of its outputs. Do not call it "
+                "without lanes, or write its branches with gpujac.cond or np.where"
+            ) from error
 
     def _at_once(self, lanes: Lanes, step: int | None) -> Any:
         """All lanes in one pass; _TOO_LARGE where memory ran out and halves of them may still fit.
@@ -174,10 +189,11 @@ class _Call:
 
     def once(self, lanes: Lanes, start: int, stop: int) -> Any:
         """One pass over the lanes start to stop."""
-        trace = watched(VmapTrace)(lanes.origin, stop - start, lanes, start)
-        trace.code = trace.source = getattr(self.f, "__code__", None)
+        code = getattr(self.f, "__code__", None)
         whole = (start, stop) == (0, self.size)
+        trace = watched(VmapTrace)(lanes.origin, stop - start, lanes, start)  # nothing may raise before the `try`
         try:
+            trace.code = trace.source = code
             tracers = [
                 _unmapped(trace, x) if d is None else trace.tracer(x if whole else _lanes(x, d, start, stop), d)
                 for x, d in zip(self.leaves, self.dims, strict=True)
@@ -196,8 +212,8 @@ class _Call:
         ]
         return trees.unflatten(spec, [fl.owned(y, self.leaves) for y in done])
 
-    def chunked(self, lanes: Lanes, step: int, loop: bool) -> Any:
-        """Several passes whose results are joined along the mapped axis."""
+    def chunked(self, lanes: Lanes, step: int, loop: bool, tried: int | None = None) -> Any:
+        """Several passes whose results are joined along the mapped axis; `tried` lanes at once were too many."""
         parts: list = []
 
         def work(index: int, start: int, stop: int) -> None:
@@ -208,12 +224,12 @@ class _Call:
             finally:
                 ranges.pop(token)
 
-        in_chunks(self.size, step, work, lambda *_: None, lambda: "one lane alone does not fit")
+        in_chunks(self.size, step, work, lambda *_: None, lambda: "one lane alone does not fit", first=tried)
         dims = _out_prefix(self.out_dims, parts[0])
         first, spec = trees.flatten(parts[0])
         flats = [first, *(trees.match(spec, part, "vmap: the output of a later lane") for part in parts[1:])]
         joined = [
-            _agreed(pieces, partial(_path, spec, i)) if d is None else concatenate(pieces, d)
+            _agreed(pieces, loop, partial(_path, spec, i)) if d is None else concatenate(pieces, d)
             for i, (d, pieces) in enumerate(zip(dims, zip(*flats), strict=True))
         ]
         return trees.unflatten(spec, joined)
@@ -222,7 +238,7 @@ class _Call:
         """One lane on plain values, with the mapped axis put back into its outputs."""
         args = [x if d is None else _own_lane(x, d, lane) for x, d in zip(self.leaves, self.dims, strict=True)]
         own = [x for x, d in zip(args, self.dims, strict=True) if d is not None]
-        trace = LaneTrace(lanes, lane, [x for x in own if kind(dtype_of(x)) in "iu"])  # keys, numbers of keys
+        trace = LaneTrace(lanes, lane, [x for x in own if is_one_of("iu", x)])  # keys, numbers of keys
         try:
             result = fl.call(self.f, trees.unflatten(self.spec, args), self.kwargs)
         finally:
@@ -275,7 +291,8 @@ def _lanes(x: Any, axis: int, start: int, stop: int) -> Any:
 def _own_lane(x: Any, axis: int, lane: int) -> Any:
     """A lane as plain values of its own: writes reach no caller, and a key has memory that no other has."""
     part = one_lane(x, axis, lane)
-    return part if isinstance(part, np.generic) else fl.private(part)
+    plain = isinstance(part, Tracer) or is_array(part)  # an entry of an array of objects may be anything
+    return fl.private(part) if plain and not isinstance(part, np.generic) else part
 
 
 def _out_prefix(out_dims: Any, result: Any) -> list:
@@ -302,9 +319,20 @@ def _out(y: Any, d: Any, trace: VmapTrace, like: list, path: Callable[[], str]) 
     return move_axis(value, axis, out_axis(d, rank, path) - rank)
 
 
-def _agreed(pieces: tuple, path: Callable[[], str]) -> Any:
-    """One output under out_dims=None of passes one after the other; numbers that differ have no place there."""
+def _agreed(pieces: tuple, loop: bool, path: Callable[[], str]) -> Any:
+    """One output under out_dims=None of passes one after the other; numbers that differ have no place there.
+
+    The passes of a loop know their lane: equal values of theirs may have different derivatives.
+    """
     first = pieces[0]
+    if all([y is first for y in pieces]):
+        return first
+    if loop and not only_lanes(pieces):
+        raise StructureError(
+            f"vmap: out_dims=None for output{path()}, which each lane computes anew from differentiated values: "
+            'method="loop" cannot tell whether lanes agree in their derivatives, too; give an axis, or compute it '
+            "outside of the function"
+        )
     if isinstance(first, (bool, int, float, complex)) or is_array(payload(first)):
         have = on_host(payload(first))
         for other in map(payload, pieces[1:]):

@@ -258,6 +258,61 @@ def test_the_third_derivative_of_a_determinant_at_repeated_values():
     np.testing.assert_allclose(found, np.einsum("ikm,jln->ijklmn", want, want), atol=1e-12)
 
 
+# ---------------------------------------------------------------- singular matrices, alone and among others
+
+
+@pytest.mark.parametrize("p", [1, -1, np.inf, -np.inf, "fro", 2])
+def test_the_condition_of_a_singular_matrix_is_infinite_and_spoils_no_other(p):
+    for singular in (np.diag([1.0, 0.0, 0.0]), np.zeros((3, 3))):
+        both = np.stack([singular, A])
+        with np.errstate(divide="ignore"):
+            for run in (lambda f, a: gj.vjp(f, a)[0], lambda f, a: gj.vmap(f)(a)):
+                np.testing.assert_allclose(run(lambda a: np.linalg.cond(a, p), both), np.linalg.cond(both, p))
+    found = gj.vmap(gj.grad(lambda a: np.linalg.cond(a, p)))(np.stack([np.diag([2.0, 1.0, 3.0]), A]))[1]
+    np.testing.assert_allclose(np.sum(found * T), orc.central_difference(lambda a: np.linalg.cond(a, p), (A,), (T,)),
+                               rtol=1e-6)  # fmt: skip
+
+
+def test_the_condition_of_no_entries_is_refused():
+    for p in (None, 1):
+        with pytest.raises(gj.ShapeError, match=r"cond: the matrices of shape \(0, 0\) have no entries"):
+            gj.vjp(lambda a, p=p: np.linalg.cond(a, p), np.zeros((0, 0)))
+
+
+def test_a_singular_matrix_without_a_derivative_leaves_the_others_theirs():
+    columns = np.stack([A[:, :2], np.stack([A[:, 0], np.zeros(3)], -1)])
+    found = gj.vmap(gj.jacfwd(lambda a: np.linalg.qr(a)[1]))(columns)
+    np.testing.assert_allclose(found[0], gj.jacfwd(lambda a: np.linalg.qr(a)[1])(columns[0]), atol=1e-12)
+    assert np.isnan(found[1]).any()
+    third = gj.grad(lambda a: gj.grad(lambda a: gj.grad(np.linalg.det)(a)[0, 0])(a)[1, 1])
+    found = gj.vmap(third)(np.stack([A, np.diag([1.0, 0.0, 0.0])]))
+    np.testing.assert_allclose(found[0], third(A), atol=1e-12)
+    np.testing.assert_allclose(found[0], np.diag([0.0, 0.0, 1.0]), atol=1e-12)
+    assert np.isnan(found[1]).all()
+
+
+@pytest.mark.parametrize("f", [
+    lambda a, **k: np.linalg.pinv(a, **k), lambda a, **k: np.linalg.svd(a, compute_uv=False, **k),
+    lambda a, **k: (lambda u, s, v: (u * s**2) @ v)(*np.linalg.svd(a, **k)),
+])  # fmt: skip
+@pytest.mark.parametrize("a", [hermitian(A), hermitian(Z)])
+def test_hermitian_matrices_may_be_named_so(f, a):
+    y, dy = gj.jvp(lambda a: f(a, hermitian=True), (a,), (T,))
+    np.testing.assert_allclose(y, f(a, hermitian=True), atol=1e-12)
+    np.testing.assert_allclose(dy, orc.central_difference(f, (a,), (hermitian(T),)), atol=1e-7)
+    with pytest.raises(gj.ShapeError, match="not square"):
+        gj.jvp(lambda a: f(a, hermitian=True), (A[:2],), (A[:2],))
+
+
+@pytest.mark.parametrize("rcond", [None, -1, 0.3, 1e-17])
+def test_the_cut_off_of_least_squares_is_numpys(rcond):
+    a = np.diag([1.0, 0.2, 4e-16])  # the last between the machine's precision and three times that
+    found, _, rank = gj.vjp(lambda a: np.linalg.lstsq(a, A[0], rcond=rcond)[::2], a, has_aux=True)
+    want, _, expected, _ = np.linalg.lstsq(a, A[0], rcond=rcond)
+    assert rank == expected
+    np.testing.assert_allclose(found, want, rtol=1e-9)
+
+
 STRICT = """
 import array_api_strict, gpujac as gj, gpujac.numpy as gnp, numpy as np
 la = gnp.linalg

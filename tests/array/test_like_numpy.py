@@ -220,6 +220,12 @@ REFUSED = {
     "complex borders": (lambda a: np.pad(a, 1, constant_values=(1j, 0)), gj.DTypeError, "constant_values are complex"),
     "a share beyond one": (lambda a: np.quantile(a, a[0, 0] * 1.5), gj.ArgumentError, "q must be from 0 to 1"),
     "a negative percentile": (lambda a: np.nanpercentile(a, -a[0, 0]), gj.ArgumentError, "from 0 to 100"),
+    "three borders": (lambda a: np.pad(a, 1, constant_values=[1, 2, 3]), gj.ShapeError, "constant_values of shape"),
+    "three ends": (lambda a: np.pad(a, 1, "linear_ramp", end_values=a[0, [0, 0, 0]]), gj.ShapeError, "end_values of"),
+    "three lengths": (lambda a: np.pad(a, 1, "mean", stat_length=[1, 2, 3]), gj.ShapeError, "stat_length of shape"),
+    "quantiles of complex numbers": (lambda a: np.quantile(a + 0j, 0.3), gj.DTypeError, "quantile: needs real numbers"),
+    "a complex share": (lambda a: np.nanquantile(a, 0.3 + 0j), gj.DTypeError, "quantile: needs real numbers"),
+    "two cut-offs": (lambda a: np.linalg.pinv(a, 1e-3, rtol=1e-1), gj.ArgumentError, "rcond= and rtol="),
     "an option of ufuncs": (lambda a: scipy.special.erf(a, where=a > 1), gj.DispatchError, "erf: where="),
     "a plain result array": (lambda a: scipy.special.erf(a, out=np.zeros(2)), gj.MutationError, "erf would write"),
 }  # fmt: skip
@@ -246,6 +252,44 @@ def test_the_imaginary_part_of_an_array_is_not_dropped(name):
         with pytest.raises(gj.DTypeError, match="needs a real array, found complex128"):
             run(f, ONE + 1j)
         assert run(lambda a: f(a.real), ONE + 1j).shape == f(ONE).shape
+
+
+@pytest.mark.parametrize("run", [traced, mapped])
+@pytest.mark.parametrize("s", [(3, -1), (-1, 3), (-1, -1), np.array([2, 5]), None])
+@pytest.mark.parametrize("name", ["fftn", "ifft2", "rfftn", "irfftn", "irfft2"])
+def test_lengths_of_transforms_are_numpys(name, s, run):
+    f = lambda a: getattr(np.fft, name)(a, s=s, axes=(0, 1))
+    x = np.arange(12.0).reshape(3, 4) ** 1.5
+    assert run(f, x).shape == f(x).shape
+    np.testing.assert_allclose(run(f, x), f(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fft", "rfft", "irfft", "ihfft", "hfft"])
+def test_transforms_of_long_numbers_stay_long(name):
+    f = getattr(np.fft, name)
+    x = np.arange(1, 6).astype(np.longdouble) / 7
+    y, dy = gj.jvp(f, (x,), (x,))
+    assert y.dtype == dy.dtype == f(x).dtype
+    np.testing.assert_allclose(y, f(x), rtol=1e-15)
+    assert gj.grad(lambda x: np.sum(np.abs(f(x)) ** 2))(x).dtype == np.longdouble
+
+
+@pytest.mark.parametrize("run", [traced, mapped])
+@pytest.mark.parametrize("weights", [{"fweights": [1, 0, 1]}, {"aweights": [1.0, 0.5, 1.0]}])
+@pytest.mark.parametrize("ddof", [2, 3, 5])
+def test_covariances_of_too_few_observations_are_infinite(ddof, weights, run):
+    f = lambda a: np.cov(a, ddof=ddof, **weights)
+    x = np.array([[1.0, 2.0, 4.0]])
+    want = quietly(f, x)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(run(f, x), want)
+    assert np.isinf(want) or ddof == 2
+
+
+def test_polygamma_of_a_large_order_overflows_as_scipys():
+    for n in (3, 170, 171, 200):
+        found = traced(lambda x, n=n: gsp.polygamma(n, x), np.array(5.0))
+        np.testing.assert_allclose(found, scipy.special.polygamma(n, 5.0))
 
 
 # ---------------------------------------------------------------- borders on a device

@@ -393,3 +393,27 @@ def test_cupys_sliding_windows_are_reached_by_their_own_name():
     y, pullback = gj.vjp(lambda x: tricks.sliding_window_view(x, 2, 1), device.array(X))
     np.testing.assert_array_equal(device.host(y), windows_of(X, 2, 1))
     assert device.host(pullback(y)[0]).shape == X.shape
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("mode", ["edge", "wrap", "reflect", "symmetric"])
+def test_runs_copy_what_positions_say(mode):
+    for n, before, after in itertools.product((1, 2, 3, 5), (-7, -1, 0, 2, 9), (-7, -2, 0, 1, 12)):
+        if n + before + after < 0:
+            continue
+        found = np.full(n + before + after, -1)
+        for run in wd.runs_of(mode, n, before, after):
+            assert run.start >= 0
+            found[run.outside] = np.arange(n)[run.inside]
+        np.testing.assert_array_equal(found, wd.positions(mode, n, before, after))
+
+
+def test_a_border_on_the_host_needs_no_runs_and_long_positions_are_not_kept():
+    op = wd.border((3, 50_000), "reflect", ((0, 0), (2, 3)))
+    x = np.arange(150_000.0).reshape(3, 50_000)
+    np.testing.assert_array_equal(op(x), np.pad(x, ((0, 0), (2, 3)), "reflect"))
+    assert "runs" not in vars(op)
+    assert wd.positions("reflect", 50_000, 2, 3) is not wd.positions("reflect", 50_000, 2, 3)
+    assert wd.positions("reflect", 50, 2, 3) is wd.positions("reflect", 50, 2, 3)

@@ -192,3 +192,23 @@ def test_mixed_second_derivatives_where_the_first_operand_is_zero_agree_from_bot
 def test_zeta_of_one_argument_is_riemanns():
     x = np.array([2.0, 3.5])
     np.testing.assert_allclose(gj.vmap(gsp.zeta)(x), scipy.special.zeta(x))
+
+
+@pytest.mark.parametrize("x", [-1e5, -1e7, -1e9])
+def test_the_slope_of_log_ndtr_is_right_far_to_the_left(x):
+    """It is -x - 1/x + 2/x³ - ... there."""
+    np.testing.assert_allclose(gj.grad(gsp.log_ndtr)(x), -x - 1.0 / x, rtol=1e-14)
+    np.testing.assert_allclose(gj.grad(gj.grad(gsp.log_ndtr))(x), -1.0, rtol=2.0 / x**2 + 1e-14)
+    both = gj.grad(lambda v: gsp.log_ndtr(v).sum())(np.array([x, 0.5, 1e100]))  # one lane does not spoil another
+    np.testing.assert_allclose(both[1:], [math.exp(-0.125) / math.sqrt(2 * math.pi) / scipy.special.ndtr(0.5), 0.0])
+
+
+@pytest.mark.parametrize("x", [20.0, 29.0, 31.0, 1e3, 1e6, 1e8])
+def test_the_slope_of_erfcx_is_right_far_to_the_right(x):
+    """Its series is Σ (2k+1)!! (-1/2)^(k+1) x^-(2k+2) 2/√π."""
+    terms = [-(2.0 / math.sqrt(math.pi)) * 0.5 / x**2]
+    for k in range(1, 10):
+        terms.append(terms[-1] * -(k + 0.5) / x**2)
+    np.testing.assert_allclose(gj.grad(gsp.erfcx)(x), math.fsum(terms), rtol=1e-12)
+    second = math.fsum([-t * (2 * k + 2) / x for k, t in enumerate(terms)])
+    np.testing.assert_allclose(gj.grad(gj.grad(gsp.erfcx))(x), second, rtol=1e-9)

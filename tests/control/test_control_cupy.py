@@ -27,7 +27,11 @@ LEFT_OUT = {
         branch.an_index_out_of_bounds_is_an_error_in_a_lane_that_takes_the_branch
         branch.warnings_are_as_before_after_a_branch_that_raised
         together.warnings_of_the_only_branch_are_heard""",
-    "keys are NumPy's arrays unless they are made like another": "together.keys_may_be_carried",
+    "keys are NumPy's arrays unless they are made like another": """together.keys_may_be_carried
+        second_order.numbers_from_keys_are_the_same_in_all_runs""",
+    "CuPy stacks arrays, not numbers": """
+        together.what_a_rule_decides_is_no_matter_of_lanes_that_its_arguments_do_not_have
+        together.a_checkpoint_refuses_lanes_that_its_arguments_do_not_have""",
     "their bounds are for NumPy's temporaries": """second_order.the_whole_matrix_is_never_held
         second_order.a_sum_of_functions_of_single_entries_takes_one_pass_without_rows
         scan.the_gradient_holds_memory_linear_in_the_steps""",

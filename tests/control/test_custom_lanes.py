@@ -4,6 +4,7 @@ The oracle is the same mathematics without rules.
 """
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,77 @@ def test_the_second_derivative_of_lanes_goes_through_a_custom_function_in_a_rule
 def test_linear_transpose_of_lanes_of_a_custom_function() -> None:
     for f in (gj.vmap(tripled), gj.vmap(gj.vmap(tripled)), gj.vmap(tripled, 1, 1)):
         assert_same(gj.linear_transpose(f, XS)(XS)[0], 3.0 * XS)
+
+
+# ---------------------------------------------------------------- where the lanes of a result are
+
+W = np.array([1.0, -2.0, 3.0])
+LAYOUTS: dict[str, Callable] = {
+    "as they came": lambda x: x * W,
+    "last": lambda x: np.stack([x[0] * 1.0, x[1] * -2.0, x[2] * 3.0]),
+    "in front": lambda x: np.concatenate([x[:1], x[1:]]) * W,
+}
+LANES = [np.array([[0.3, -0.5, 1.0], [0.7, 1.1, 0.2], [2.0, -1.4, 0.6]])[:n] for n in (2, 3)]  # 3: square
+BACK = lambda _, ct: (ct * W,)
+
+
+def every_way(f: Callable, x: np.ndarray) -> list[Any]:
+    """Derivatives that use different rules of a call, alone and one after the other; all are W times `c`."""
+    c = np.cos(np.arange(x.size)).reshape(x.shape)
+    lin = gj.linearize(f, x)[1]
+    again = gj.checkpoint(lambda x: f(x) * c)
+    return [
+        lin(c),
+        gj.linear_transpose(lin, x)(c)[0],
+        gj.jvp(f, (x,), (c,))[1],
+        gj.jvp(gj.checkpoint(f), (x,), (c,))[1],
+        gj.jvp(gj.grad(lambda c: (f(x * c) ** 2).sum() / 2), (c,), (c,))[1] / x**2 / f(1 + 0 * x),
+        gj.grad(lambda x: (f(x) * c).sum())(x),
+        gj.grad(lambda x: again(x).sum())(x),
+        gj.grad(lambda x: gj.jvp(again, (x,), (x,))[1].sum())(x),
+        gj.jacfwd(f)(x).reshape(x.size, x.size) @ c.ravel(),
+        gj.jacrev(f)(x).reshape(x.size, x.size).T @ c.ravel(),
+        gj.jacfwd(gj.checkpoint(f))(x).reshape(x.size, x.size) @ c.ravel(),
+    ]
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("x", LANES, ids=["two lanes of three", "three of three"])
+@pytest.mark.parametrize("names", list(permutations(LAYOUTS)), ids=" / ".join)
+def test_a_function_and_its_rules_may_leave_the_lanes_in_different_places(
+    names: tuple, x: np.ndarray, dim: int
+) -> None:
+    y, fwd, rule = [LAYOUTS[name] for name in names]
+    tangent = lambda p, t: (rule(p[0]), t[0] * W)
+    both = of_vjp(y, lambda x: (fwd(x), None), BACK)
+    both.defjvp(tangent)
+    x = x if dim == 0 else np.swapaxes(x, 0, 1)
+    wide = (lambda w: w) if dim == 0 else (lambda w: w[:, None])
+    c = np.cos(np.arange(x.size)).reshape(x.shape)
+    for f in (both, of_vjp(y, lambda x: (fwd(x), None), BACK), of_jvp(y, tangent)):
+        assert_same(gj.vmap(f, dim, dim)(x), x * wide(W))
+        for found in every_way(gj.vmap(f, dim, dim), x):
+            assert_same(found.reshape(x.shape), c * wide(W))
+
+
+def test_a_result_without_lanes_may_have_some_in_another_rule() -> None:
+    shared = of_vjp(lambda x, s: s * 2, lambda x, s: (s * 2 + 0 * x, None), lambda _, ct: (None, 2 * ct))
+    shared.defjvp(lambda p, t: (2 * p[1], 2 * t[1]))
+    of = lambda f: lambda x, s: np.sum(gj.vmap(lambda v: np.sum(f(v, s) * W, axis=0))(x) * np.arange(2.0))
+    x, s = np.array([0.5, -1.0]), np.array([1.0, 2.0, 3.0])
+    wanted = gj.grad(of(lambda v, s: 2 * s), argnums=(0, 1))(x, s)
+    for f in (of(shared), gj.checkpoint(of(shared))):
+        for t in (gj.grad, gj.jacfwd):
+            for found, expected in zip(t(f, argnums=(0, 1))(x, s), wanted, strict=True):
+                assert_same(found, expected)
+
+
+def test_an_integer_that_a_rule_makes_different_in_each_lane_is_an_error() -> None:
+    """The recorded program counts on it being the same in all of them."""
+    f = of_vjp(lambda x: (x, 3), lambda x: ((x, np.argmax(x)), None), lambda _, ct: (ct[0],))
+    again = gj.checkpoint(lambda x: gj.vmap(lambda v: f(v)[0] * f(v)[1])(x))
+    with pytest.raises(gj.StructureError, match="same in every lane"):
+        gj.grad(lambda x: again(x).sum())(LANES[0])
 
 
 # ---------------------------------------------------------------- residuals that are no arrays

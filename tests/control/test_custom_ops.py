@@ -650,6 +650,8 @@ def test_e92_av2_a_vmap_rule_takes_the_place_of_the_generated_loop() -> None:
     found = gj.vmap(lambda x, a: op(x, [a, X], None, 3), in_dims=(1, 0))(xs, xs.T.copy())
     assert_close(found, (2 * xs.T + X) ** 3, 1e-14)
     assert seen == [((2, "error"), (1, [0, None], None, None, None), 3)]
+    with pytest.raises(gj.RegistrationError):
+        gj.impl_vmap(op, rule)
 
 
 @pytest.mark.parametrize(

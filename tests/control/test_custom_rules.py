@@ -21,6 +21,7 @@ from tests import device
 from tests.oracles import close, close_trees
 
 X = np.array([0.3, -0.5, 0.7])
+K = np.array([5.0, 6.0, -1.0])
 
 
 def assert_close(found: Any, wanted: Any, allowed: float) -> None:
@@ -466,6 +467,47 @@ def test_captured_values_of_outer_levels_are_differentiated(wrap: str) -> None:
 @pytest.mark.parametrize("wrap", ["jvp", "vjp"])
 def test_where_no_argument_is_traced_a_captured_value_is_differentiated_through_the_code(wrap: str) -> None:
     assert_close(gj.grad(lambda c: closing_over(c, wrap)(3.0))(2.0), 3.0, 0)
+
+
+@pytest.mark.parametrize("wrap", ["jvp", "vjp"])
+@pytest.mark.parametrize(
+    "constant", [np.ones_like, gj.stop_gradient, lambda c: K, lambda c: np.zeros_like(c) + K], ids=range(4)
+)
+def test_where_no_argument_carries_a_derivative_a_captured_value_is_followed_too(wrap: str, constant: Any) -> None:
+    """The rules are not asked there, so nothing may be taken for a constant on their account."""
+    f = lambda c: closing_over(c, wrap)(constant(c))
+    plain = lambda c: c * constant(c)
+    for t in (gj.jacrev, gj.jacfwd, gj.hessian):
+        np.testing.assert_allclose(t(f)(X), t(plain)(X), rtol=1e-14)
+        np.testing.assert_allclose(gj.vmap(t(f))(np.stack([X, K])), [t(plain)(X), t(plain)(K)], rtol=1e-14)
+        lanes = np.stack([X, K])
+        np.testing.assert_allclose(t(gj.vmap(f))(lanes), t(gj.vmap(plain))(lanes), rtol=1e-14)
+    for found, expected in zip(gj.jvp(f, (K,), (X,)), gj.jvp(plain, (K,), (X,)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(gj.vmap(f)(np.stack([K, X])), [plain(K), plain(X)], rtol=1e-14)
+
+
+@pytest.mark.parametrize("wrap", ["jvp", "vjp"])
+def test_an_argument_that_no_transform_watches_hides_no_captured_value(wrap: str) -> None:
+    f = lambda c, k: closing_over(c, wrap)(k)
+    np.testing.assert_array_equal(gj.grad(lambda c, k: f(c, k).sum())(X, K), K)
+    found = gj.vmap(f, in_dims=(0, None))(X, K)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, np.outer(X, K))
+    np.testing.assert_array_equal(gj.vmap(lambda c, k: f(c, k) + k, in_dims=(0, None))(X, K), np.outer(X, K) + K)
+    with pytest.raises(gj.MissingRuleError, match="from outside"):  # what is done again is done by rules
+        gj.grad(gj.checkpoint(lambda c: f(c * 2, np.ones_like(c)).sum()))(K)
+    lanes = gj.vmap(f, in_dims=(0, None))
+    assert_close(gj.grad(lambda c: lanes(c, K).sum())(X), np.full(X.shape, K.sum()), 1e-14)
+    with pytest.raises(gj.MissingRuleError, match="from outside"):
+        gj.grad(lambda k: lanes(X, k).sum())(K)
+    assert_close(gj.linear_transpose(lambda c: f(c, K), X)(K)[0], K * K, 0)
+
+
+@pytest.mark.parametrize("wrap", ["jvp", "vjp"])
+def test_an_argument_without_a_value_hides_no_captured_one(wrap: str) -> None:
+    f = lambda c: closing_over(c, wrap)(np.ones_like(c))
+    assert_close(gj.linear_transpose(f, X)(K)[0], K, 0)
 
 
 @pytest.mark.parametrize("wrap", ["jvp", "vjp"])

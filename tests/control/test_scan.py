@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import optree
 import pytest
 
 import gpujac as gj
@@ -183,6 +184,57 @@ def test_a_step_that_writes_into_its_slice_leaves_the_sequence_alone_while_trace
     np.testing.assert_array_equal(state, [5.0, 5.0])
     np.testing.assert_array_equal(ys[0][:, 0], 0.0)
     np.testing.assert_array_equal(xs, XS)
+
+
+WRITING = {
+    "adds into the state": lambda s, x: (add_into(s, x), s),
+    "gives a part of the state": lambda s, x: (add_into(s, x), s[:1]),
+    "the state is a part of the result": lambda s, x: (lambda y: (y[0], y))(np.stack([s + x, x])),
+    "keeps the slice": lambda s, x: (x, add_into(s, 1.0) * 1.0),
+    "gives the slice": lambda s, x: (s * x, add_into(x, 1.0)),
+    "gives both": lambda s, x: (x, {"x": x, "s": (s, s[::-1])}),
+}
+
+
+def add_into(a, b):
+    a += b
+    return a
+
+
+@pytest.mark.parametrize("f", WRITING.values(), ids=WRITING)
+def test_a_step_may_write_into_its_state_and_its_slice(f):
+    def plain(s, xs):
+        """Every step gets arrays of its own, and what it gives is copied at once."""
+        rows = []
+        for x in xs:
+            s, y = f(np.array(s), np.array(x))
+            rows.append(own(y))
+        return np.array(s), optree.tree_map(lambda *row: np.stack(row), *rows)
+
+    own = lambda y: optree.tree_map(np.array, y)
+    xs, init = XS.copy(), np.array([0.5, -0.25])
+    wanted = plain(init, XS)
+    same = lambda found, index=...: optree.tree_map(
+        lambda a, b: np.testing.assert_array_equal(a[index], b), found, wanted
+    )
+    found = gj.scan(f, init, xs)
+    same(found)
+    for y in optree.tree_leaves(found):
+        assert not np.shares_memory(y, xs)
+        assert not np.shares_memory(y, init)
+    both = lambda s, xs: gj.scan(f, s, xs)
+    for transform in (lambda s, xs: gj.vjp(both, s, xs)[0], lambda s, xs: gj.jvp(both, (s, xs), (s, xs))[0]):
+        same(transform(init, xs))
+    same(gj.vmap(both)(np.stack([init, init]), np.stack([xs, xs])), 1)
+    np.testing.assert_array_equal(xs, XS)
+    np.testing.assert_array_equal(init, [0.5, -0.25])
+
+
+def test_a_function_that_writes_into_its_slice_leaves_what_is_mapped_alone():
+    xs = XS.copy()
+    for batch_size in (None, 2):
+        np.testing.assert_array_equal(gj.control.map(lambda x: add_into(x, 1.0), xs, batch_size=batch_size), XS + 1.0)
+        np.testing.assert_array_equal(xs, XS)
 
 
 @pytest.mark.parametrize(

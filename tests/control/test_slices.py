@@ -87,6 +87,26 @@ def test_results_are_new_arrays():
     np.testing.assert_array_equal(x, X)
 
 
+@pytest.mark.parametrize(("sizes", "start"), [((3, 4), (0, 1)), ((3, 2), (1, 1)), ((2, 4), (1, 0)), ((2, 2), (1, 1))])
+@pytest.mark.parametrize("mapped", [0, 1])
+def test_results_are_new_arrays_where_starts_are_mapped_too(sizes, start, mapped):
+    x = X.copy()
+
+    def f(i):
+        at = tuple([i + s if axis == mapped else s for axis, s in enumerate(start)])
+        part = slice_at(x, at, sizes)
+        if gj.is_traced(part):
+            part[...] = 0.0
+        else:
+            assert not np.shares_memory(part, x)
+        whole = slice_at(held := np.zeros_like(i * X), at, sizes)
+        whole += 1.0
+        return held
+
+    np.testing.assert_array_equal(gj.vmap(f)(np.array([0, 1])), np.zeros((2, 3, 4)))
+    np.testing.assert_array_equal(x, X)
+
+
 def test_an_array_without_axes():
     assert float(slice_at(np.array(2.0), (), ())) == 2.0
     assert float(put_at(np.array(2.0), np.array(3.0), ())) == 3.0
@@ -105,6 +125,8 @@ def test_an_array_without_axes():
         (lambda: slice_at("x", 0, 1), gj.ArgumentTypeError, "x is a str, not an array"),
         (lambda: put_at(X, X[0], (0, 0)), gj.ShapeError, r"update has shape \(4,\), which does not fit into \(3, 4\)"),
         (lambda: put_at(X[:2], X, (0, 0)), gj.ShapeError, "does not fit into"),
+        (lambda: put_at(np.zeros(3), [1.0, 2.0], 0), gj.ArgumentTypeError, "update is a list, not an array"),
+        (lambda: put_at(np.zeros(3), "ab", 0), gj.ArgumentTypeError, "update is a str, not an array"),
         (lambda: put_at(X, X.astype(np.float32), (0, 0)), gj.DTypeError, "update is float32, but x is float64"),
     ],
 )

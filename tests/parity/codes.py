@@ -97,7 +97,8 @@ GROUPS: dict[str, list[Row]] = {
     "Custom rules": [
         M("AF1", "finished levels in the arguments are unwrapped", "does not apply: a leaked value raises"),
         A("AF2", "an output that is not used has no cotangent: zeros for the rule, unless it asks for None"),
-        M("AF3", "a function that returns its input", "results never share memory: it is copied, in every mode"),
+        M("AF3", "a function that returns its input",
+          "under a transform the result is a copy; a plain call is the function's own"),
         A("AF4", "a rule can be told which inputs are differentiated"),
         A("AF5", "a rule meant for one derivative raises on the second", RULE, RT),
         M("AF6", "the recorded node carries the user's name", "the name in `repr` and in errors"),
@@ -147,7 +148,7 @@ GROUPS: dict[str, list[Row]] = {
         A("J25", "equal to a reference: several inputs and outputs, unrelated ones, 0-d among them"),
         M("J26", "outputs on another device", "an error that names both devices", "BackendError"),
         A("J27", "default arguments of f"),
-        M("J28", "a selected argument written into another one", "writes reach f's own copy"),
+        M("J28", "a selected argument written into another one", "writes reach f's own copy of a NumPy array"),
         A("J29", "jacrev: chunk sizes 1 to 1000 and both assemblies agree on nested outputs; 0 and -2 are refused",
           ARG, VE),
         A("J30", "chunked vmap(jacrev(jacrev)) in both assemblies"),
@@ -162,7 +163,7 @@ GROUPS: dict[str, list[Row]] = {
         A("H4", "vmap(hessian) equals vmap(jacrev(jacrev)) with values mapped at one level only"),
     ],
     "jvp": [
-        A("P1", "writing a traced value into a captured array is refused", WRITE, RT),
+        A("P1", "writing a traced value into a captured array is refused", f"{WRITE}, {VALUE}", RT),
         A("P2", "one input"),
         A("P3", "several inputs"),
         A("P4", "trees of inputs"),
@@ -195,7 +196,7 @@ GROUPS: dict[str, list[Row]] = {
     ],
     "Helpers": [
         M("HP1", "a wrapper of the context object", "does not apply: rules get values, no context"),
-        A("HP2", "the value below two vmaps can be had"),
+        M("HP2", "the value below two vmaps can be had", "`repr` shows it; `value` asks for one, and refuses"),
         A("HP3", "cotangents of mapped and unmapped arguments of a custom rule: summed or repeated as needed"),
     ],
     "Compositions": [
@@ -230,7 +231,7 @@ GROUPS: dict[str, list[Row]] = {
         A("CT1", "grad through a strided slice and a mean"),
         A("CT2", "vjp through a gather, with a registered container"),
         A("CT3", "the trace of a matrix under vjp"),
-        A("TL1", "the values as lists under grad, nested, of two axes, complex"),
+        A("TL1", "x.tolist() under grad, nested, of two axes, complex: its entries are traced"),
     ],
     "vmap": [
         A("V1", "outputs that are no arrays: texts are refused without out_dims=None", KIND, VE),
@@ -308,7 +309,7 @@ GROUPS: dict[str, list[Row]] = {
             "the same grad twice", "attention"), 1)
     ],
     "Randomness": [
-        A("R1", "uniform, normal, integers"),
+        A("R1", "uniform, normal, integers; from a generator, from keys and from NumPy's global state"),
         A("R2", "permutations"),
         A("R3", "dropout, alpha, per feature, and both: statistics and which planes vanish"),
         A("R4", "draws in the shape of another array"),

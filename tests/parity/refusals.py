@@ -103,7 +103,7 @@ ROWS: list[Refusal] = [
           lambda t: t(lambda z: z.sum())(Z)),
     *each(SELECTING, "E26", "has_aux without a pair", T, r"must return a tuple \(output, aux\)", RT,
           lambda t: t(lambda x: [x.sum(), 1], has_aux=True)(X)),
-    Refusal("E28", "strict jvp, an output that does not depend", gj.GpujacError, "strict", RT,
+    Refusal("E28", "strict jvp, an output that does not depend", A, "strict=True.*does not depend", RT,
             lambda: gj.jvp(lambda x: np.ones(2), (X,), (X,), strict=True)),
     *each(JACOBIANS, "E29", "complex inputs or outputs", D, r"args\[0\] is complex128", RT,
           lambda t: t(lambda z: z * z)(Z)),
@@ -153,7 +153,9 @@ ROWS: list[Refusal] = [
     Refusal("E63", "item, float, int or a slice by a mapped value", C, "cond|where|vmap", RT,
             lambda: gj.vmap(lambda x: np.zeros(3)[: x.astype(int)])(X)),
     Refusal("E64", "a branch on a mapped value", C, "where", RT, lambda: gj.vmap(lambda x: x if x > 0 else -x)(X)),
-    Refusal("E65", "a result whose shape depends on values", gj.GpujacError, "where|unique|not supported", RT,
+    Refusal("E65", "a result whose shape depends on values", C, "shape of the result depends on values.*np.where", RT,
+            lambda: gj.vmap(lambda x: np.where(x > 0))(B)),
+    Refusal("E65", "a function that only makes such results", gj.errors.DispatchError, "unique is not supported", RT,
             lambda: gj.vmap(lambda x: np.unique(x))(B)),
     Refusal("E66", "reading through a mapped mask", C, "boolean mask that differs between the lanes", RT,
             lambda: gj.vmap(lambda x: x[x > 0])(B)),
@@ -168,19 +170,19 @@ ROWS: list[Refusal] = [
 
 # Rows without a call here, and why.
 ELSEWHERE = {
-    "E11": "no primals at all are fine: the tangent of a constant is zero",
-    "E27": "aux may hold anything",
-    "E46": "a draw written into an unmapped buffer makes it mapped",
-    "E68": "an op without batching rule runs lane by lane, with a warning, or raises by setting",
-    "E69": "zero lanes work where the shape is known",
+    "E11": "no primals at all are fine: the tangent of a constant is zero (P10)",
+    "E27": "aux may hold anything (P12)",
+    "E46": "a draw written into an unmapped buffer makes it mapped (R5, O4)",
+    "E68": "an op without batching rule runs lane by lane, with a warning, or raises by setting (V19)",
+    "E69": "zero lanes work where the shape is known (V19)",
     "E71": "arrays have no .data that can be written",
-    "E81": "arguments may be written to: f gets its own",
+    "E81": "arguments may be written to: f gets its own of a NumPy array (J28)",
     "E82": "torch.autograd alone",
     "E83": "torch.autograd alone",
     "E84": "torch.autograd alone",
     "E85": "torch.autograd alone",
     "E86": "no functionalize",
-    "E87": "a pullback may be called any number of times",
+    "E87": "a pullback may be called any number of times (C3)",
 }
 
 # Custom functions and operations: tests in tests/control name these codes. (what is wrong, ours, torch's)

@@ -127,7 +127,7 @@ def test_grad_of_grad_of_the_trace_is_zero():
 
 @parity("BG23")
 def test_where_with_one_argument_is_refused_under_vmap():
-    with pytest.raises(gj.GpujacError, match="where"):
+    with pytest.raises(gj.ConcretizationError, match="where"):
         gj.vmap(lambda x: np.where(x > 0))(M)
 
 

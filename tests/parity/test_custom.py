@@ -174,6 +174,18 @@ def test_a_function_that_returns_its_input():
     y, dy = gj.jvp(f, (X,), (X,))
     assert not np.may_share_memory(y, X)
     np.testing.assert_array_equal(dy, 2 * X)
+    for result in (gj.linearize(f, X)[0], gj.vmap(f)(X), gj.jacfwd(f, with_value=True)(X)[1]):
+        assert not np.may_share_memory(result, X)
+
+    def after_a_write(x):
+        y = f(x)
+        y[0] = 5.0
+        return (x * x).sum()
+
+    for value in (gj.value_and_grad(after_a_write)(X)[0], gj.jvp(after_a_write, (X,), (X,))[0],
+                  gj.vmap(after_a_write)(X[None])[0]):  # fmt: skip
+        np.testing.assert_allclose(value, (X * X).sum())
+    assert f(X) is X
 
 
 @parity("AF4")
@@ -310,6 +322,11 @@ def test_keyword_arguments_are_bound_by_the_signature():
     only = gj.custom_vjp(lambda x, *, w: x * w)
     with pytest.raises(gj.ArgumentError, match="keyword"):
         only(X, w=X)
+
+    def by_keyword(x: np.ndarray, *, w: np.ndarray) -> np.ndarray: ...
+
+    with pytest.raises(gj.errors.RegistrationError, match="w"):
+        gj.custom_op("parity::by_keyword", by_keyword)
 
 
 # ---------------------------------------------------------------- cotangents of shared arguments (HP3)

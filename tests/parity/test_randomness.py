@@ -58,6 +58,32 @@ def test_uniform_normal_and_whole_numbers(where):
     check_keys(lambda k, x: gr.randint(k, (2,), 0, 10**6), where)
 
 
+GLOBAL = {
+    "standard_normal": (), "random": (), "random_sample": (), "randint": (0, 10**6), "normal": (1.0, 2.0),
+    "uniform": (2.0, 3.0), "gamma": (2.0,), "poisson": (50.0,), "binomial": (100, 0.5),
+    "dirichlet": ([1.0, 2.0],), "multinomial": (50, [0.2, 0.8]),
+}  # fmt: skip
+
+
+@parity("R1", "R8", "R9")
+@pytest.mark.parametrize("name", GLOBAL)
+def test_numpys_global_state(name):
+    """The module numpy.random, wrapped, in the place of a generator."""
+    before, wrapped, args = np.random.get_state(), gr.wrap(np.random), GLOBAL[name]
+    draw = lambda size: getattr(np.random, name)(*args, size=size)
+    try:
+        for mode, lead in (("same", ()), ("different", (B,))):
+            np.random.seed(3)
+            whole = draw((*lead, 2))
+            np.random.seed(3)
+            found = gj.vmap(lambda x: getattr(wrapped, name)(*args, size=2), randomness=mode)(X)
+            np.testing.assert_array_equal(found, whole if lead else np.stack([whole] * B))
+        with pytest.raises(gj.ArgumentError, match="randomness is 'error'"):
+            gj.vmap(lambda x: getattr(wrapped, name)(*args, size=2))(X)
+    finally:
+        np.random.set_state(before)
+
+
 @parity("R2")
 @mapped
 def test_permutations(where):
@@ -94,6 +120,17 @@ def test_dropout_in_its_forms():
     found = gj.vmap(f, randomness="different")(z)
     assert abs(float(found.mean())) < 0.05
     assert abs(float(found.std()) - 1.0) < 0.05
+    z = gr.normal(gr.key(2), (3, 400, 5))
+    f = lambda z: a * np.where(gr.bernoulli(key, 0.5, (z.shape[0], 1)), z, alpha) + b
+    found = gj.vmap(f, randomness="different")(z)
+    gone = found == a * alpha + b
+    assert bool((gone.all(2) == gone.any(2)).all())  # of a plane all entries are replaced, or none
+    assert 0.4 < float(gone.mean()) < 0.6
+    assert abs(float(found.mean())) < 0.1
+    assert abs(float(found.std()) - 1.0) < 0.1
+    assert not np.array_equal(gone[0], gone[1])
+    same = gj.vmap(f, randomness="same")(z) == a * alpha + b
+    np.testing.assert_array_equal(same[0], same[1])
 
 
 @parity("R4")

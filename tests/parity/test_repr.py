@@ -52,4 +52,7 @@ def test_the_values_below_two_vmaps_are_shown():
     x = np.array([[1.25, 2.5], [3.75, 4.125]])
     gj.vmap(gj.vmap(lambda x: (seen.append(repr(x)), x)[1]))(x)
     assert all(number in seen[0] for number in ("1.25", "2.5", "3.75", "4.125"))
+    assert seen[0].count("Traced<vmap") == 2
+    with pytest.raises(gj.ConcretizationError, match="one value per lane"):
+        gj.vmap(gj.vmap(gj.value))(x)
     assert x[0, 0] == 1.25

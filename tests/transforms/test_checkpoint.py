@@ -283,13 +283,76 @@ def test_outputs_that_are_constants_or_arguments():
     assert_same(gj.grad(loss(gj.checkpoint(f)))(X), gj.grad(loss(f))(X))
 
 
-def test_a_write_into_an_argument_is_refused():
-    def f(x):
-        x[0] = 1.0
-        return x * 2
+VALUES = {
+    "plain": lambda g: g(X.copy()),
+    "beside a transform": lambda g: gj.value_and_grad(lambda t: g(X.copy()) * t)(1.0)[0],
+    "value_and_grad": lambda g: gj.value_and_grad(g)(X.copy())[0],
+    "vjp": lambda g: gj.vjp(g, X.copy())[0],
+    "jvp": lambda g: gj.jvp(g, (X.copy(),), (X,))[0],
+    "linearize": lambda g: gj.linearize(g, X.copy())[0],
+    "jacfwd": lambda g: gj.jacfwd(g, with_value=True)(X.copy())[1],
+    "hessian": lambda g: gj.hessian(g, with_value=True)(X.copy())[1],
+    "vmap": lambda g: gj.vmap(g)(np.stack([X, X]))[0],
+    "vmap by a loop": lambda g: gj.vmap(g, method="loop")(np.stack([X, X]))[0],
+    "vmap of grad": lambda g: gj.vmap(gj.value_and_grad(g))(np.stack([X, X]))[0][1],
+    "grad of vmap": lambda g: gj.value_and_grad(lambda x: gj.vmap(g)(x)[0])(np.stack([X, X]))[0],
+}
+every_mode = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+each_way = pytest.mark.parametrize("policy", [None, "matmuls", "everything"])  # a tape, one that keeps, none
 
-    with pytest.raises(gj.MutationError, match=r"checkpoint: f writes into an argument .*shape \(4,\).*copy"):
-        gj.jacrev(lambda x: gj.checkpoint(f)(x * 1))(X)
+
+@each_way
+@every_mode
+def test_a_result_is_no_view_of_an_argument_or_of_what_f_captured(value, policy):
+    table = X + 1
+
+    def loss(x):
+        part, same, other, held = gj.checkpoint(lambda v: (v[:2], v, v, table), policy=policy)(x)
+        part[0], held[1] = 5.0, 7.0
+        same += 1
+        return (x * x).sum() + part[0] + 2 * same.sum() + 3 * other.sum() + table.sum() + held.sum()
+
+    wanted = (X * X).sum() + 5 + 2 * (X + 1).sum() + 3 * X.sum() + (X + 1).sum() + (X + 1).sum() + 7 - X[1] - 1
+    np.testing.assert_allclose(value(loss), wanted)
+    assert_same(table, X + 1)
+
+
+@each_way
+@every_mode
+def test_a_write_into_an_argument_stays_inside(value, policy):
+    numbers = np.array([3, 1])
+
+    def f(p, n, *, scale):
+        p["x"][0] = 1.0
+        p["x"] *= 2
+        n += 1
+        scale[...] = 9.0
+        return p["x"] * n.sum() + scale
+
+    def loss(x):
+        scale = np.asarray(4.0)
+        y = gj.checkpoint(f, policy=policy)({"x": x}, numbers, scale=scale)
+        return y.sum() + (x * x).sum() + scale
+
+    x = np.array([1.0, *X[1:]])
+    np.testing.assert_allclose(value(loss), (2 * x * 6 + 9).sum() + (X * X).sum() + 4)
+    assert_same(numbers, np.array([3, 1]))
+
+
+@each_way
+def test_derivatives_of_a_function_that_writes_into_its_argument(policy):
+    def f(x):
+        x[0] = x[1] * x[2]
+        return x * x
+
+    def plain(x):
+        x = x.copy()
+        return f(x)
+
+    ours = lambda x: gj.checkpoint(f, policy=policy)(x) * x
+    for transform in (gj.jacrev, gj.jacfwd, gj.hessian, gj.jacobian):
+        assert_same(transform(ours)(X), transform(lambda x: plain(x) * x)(X))
+        assert_same(gj.vmap(transform(ours))(ROWS), gj.vmap(transform(lambda x: plain(x) * x))(ROWS))
 
 
 def test_an_unknown_policy_is_refused_when_built():
@@ -338,3 +401,26 @@ def test_linear_transpose_runs_the_function_itself():
     f = lambda x: W @ x[::-1]
     ours, plain = (gj.linear_transpose(g, X)(X)[0] for g in (gj.checkpoint(f), f))
     assert_same(ours, plain)
+
+
+COMPOSITES = {
+    "interp": lambda x: np.interp(x * 1.5, np.array([0.0, 2.0, 9.0]), np.array([0.0, 3.0, 4.0])),
+    "interp of a traced table": lambda x: np.interp(x, np.array([-9.0, 0.0, 2.0, 9.0]), np.append(x.ravel()[:3], 1.0)),
+    "quantile": lambda x: np.quantile(x * 2, 0.3) * x,
+    "a traced quantile": lambda x: np.quantile(x * 2, 0.5 + x.ravel()[:1] / 30) * x.sum(),
+}
+
+
+@pytest.mark.parametrize("f", COMPOSITES.values(), ids=COMPOSITES)
+@pytest.mark.parametrize(("shape", "layout"), [((2, 2), "C"), ((2, 3), "F"), ((1, 4), "strided")])
+@pytest.mark.parametrize("saves", [lambda op, name: True, lambda op, name: op in ("interp", "quantile")])
+def test_an_operation_with_a_decomposition_may_be_saved(f, shape, layout, saves, rng):
+    x = rng.standard_normal((shape[0], 2 * shape[1]))[:, ::2]
+    x = x if layout == "strided" else np.array(x, order=layout)
+    again = lambda x: np.sum(np.cos(gj.checkpoint(f, policy=saves)(x)))
+    plain = lambda x: np.sum(np.cos(f(x)))
+    wanted = h.difference_matrix(plain, x).reshape(shape)
+    np.testing.assert_allclose(gj.grad(plain)(x), wanted, atol=1e-7)
+    for found in (gj.grad(again)(x), gj.vmap(gj.grad(again))(x[None])[0]):
+        assert_same(found, gj.grad(plain)(x))
+    assert_same(gj.hvp(again, (x,), (x,)), gj.hvp(plain, (x,), (x,)))

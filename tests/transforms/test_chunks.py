@@ -1,11 +1,16 @@
 """Chunks: every chunk size and both assemblies give the same Jacobian, and own their memory."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpujac as gj
+from gpujac.transforms import chunking
+from gpujac.transforms.progress import progress_bar
+from gpujac.transforms.vjp import Linearized
 from tests.transforms import helpers as h
 
 X = np.linspace(0.2, 1.4, 7)
@@ -210,3 +215,62 @@ def test_larger_random_chunks(m, n, chunk_size):
         a = transform(f, chunk_size=chunk_size, assembly="stack")(x)
         h.assert_same_bits(a, transform(f, chunk_size=chunk_size, assembly="preallocate")(x))
         h.assert_close(a, transform(f, chunk_size=None)(x), 1e-13)
+
+
+@pytest.mark.parametrize("transform", [gj.jacrev, gj.jacfwd, gj.hessian, gj.hessian_diagonal])
+def test_the_memory_setting_is_read_at_the_call(transform):
+    """A transform that was built under one cap follows the next; its own argument wins."""
+    sizes = []
+    f = lambda x: np.tanh(np.outer(x, x)).sum(0) * x
+    x = np.ones(40)
+    run = chunking.plan
+
+    def plan(*args):
+        sizes.append(run(*args).chunk_size)
+        return run(*args)
+
+    def sizes_of(run):
+        sizes.clear()
+        run(x)
+        return list(sizes)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chunking, "plan", plan)
+        before, own = transform(f), transform(f, memory=10**9)
+        with gj.settings.override(memory=20_000):
+            inside = transform(f)
+            assert sizes_of(before) == sizes_of(inside) != sizes_of(own)
+            capped = sizes_of(own)
+        assert sizes_of(before) == sizes_of(inside) == sizes_of(own) == capped
+    with pytest.raises(gj.ArgumentError, match=f"{transform.__name__}: memory='much' is not a size"):
+        transform(f, memory="much")
+
+
+def test_what_no_output_reads_takes_no_memory():
+    def alone(x):
+        return x * 2.0
+
+    def beside(x):
+        z = x
+        for _ in range(50):
+            z = np.sin(z)
+        return x * 2.0
+
+    for reverse in (False, True):
+        wanted, found = [chunking.live_bytes(Linearized("show", f, (np.ones(100),), {}, None, False, False).program,
+                                             reverse) for f in (alone, beside)]  # fmt: skip
+        assert found == wanted == 1600
+
+
+def test_each_run_has_a_progress_bar_of_its_own():
+    """One that shows nothing counts its chunks, too: two threads would write into each other's."""
+    options = SimpleNamespace(progress=False, what="jacrev")
+    first, second = progress_bar(3, options), progress_bar(4, options)
+    first.total = 7
+    assert second.total == 0
+
+
+def test_an_assembly_that_is_no_text_is_refused():
+    for assembly in (np.array([1, 2]), ["stack"], None):
+        with pytest.raises(gj.ArgumentError, match='choose "auto", "stack" or "preallocate"'):
+            gj.jacrev(np.sin, assembly=assembly)

@@ -263,3 +263,18 @@ def test_other_errors_keep_their_words():
         gj.jacfwd(np.conj, argnums=2, complex_blocks=True)(Z)
     with pytest.raises(gj.DTypeError, match="output has dtype int64"):
         gj.jacrev(lambda z: np.arange(3), complex_blocks=True)(Z)
+
+
+@pytest.mark.parametrize("transform", [*TRANSFORMS, gj.hessian])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"chunk_size": 0}, gj.ArgumentError), ({"argnums": 1.5}, gj.ArgumentTypeError),
+        ({"argnums": "0"}, gj.ArgumentTypeError), ({"argnums": ()}, gj.ArgumentError),
+        ({"memory": "xx"}, gj.ArgumentError), ({"assembly": "pile"}, gj.ArgumentError),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_are_checked_when_built(transform, options, error):
+    with pytest.raises(error, match=f"{transform.__name__}: {next(iter(options))}"):
+        transform(np.abs, complex_blocks=True, **options)

@@ -52,9 +52,13 @@ LEFT_OUT = {
     "arrays that gpujac.cupy makes inside a transform receive traced values":
         "pitfalls.adding_a_traced_array_into_a_plain_one_is_refused",
     "an unselected CuPy array stays one, as CuPy's compiled functions want it":
-        "pitfalls.a_write_to_an_array_that_is_not_selected_does_not_reach_the_caller",
+        """pitfalls.a_write_to_an_array_that_is_not_selected_does_not_reach_the_caller
+        grad.an_unselected_argument_is_read_as_it_was_at_the_call
+        grad.an_unselected_argument_that_f_returns_is_a_copy""",
     "all pairs and chosen triples run here; these would compile thousands of kernels":
         "pairs.any_three_transforms pairs.two_transforms_of_a_function_of_another_kind",
+    "a range is looked at where that waits for nothing":
+        "random_lanes.ends_that_differ_between_lanes_are_looked_at_in_those_that_take_part",
     "a device does not warn": "pitfalls.the_warnings_of_f_are_numpys_own",
 }  # fmt: skip
 

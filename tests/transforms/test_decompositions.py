@@ -323,7 +323,13 @@ def test_what_is_no_op_is_refused():
     with pytest.raises(gj.ArgumentTypeError, match="5 is a int; give an op"):
         gj.register_decomposition(5)
     with pytest.raises(gj.ArgumentTypeError, match="decorate a function"):
-        gj.register_decomposition("sin")(3)
+        gj.register_decomposition("interp")(3)
+
+
+def test_one_that_no_transform_would_ask_for_is_refused():
+    for name in ("sin", "sum", "slice", "contract", "concat", "solve"):
+        with pytest.raises(gj.RegistrationError, match=f"{name} has rules of its own for every transform"):
+            gj.register_decomposition(name)
 
 
 # ---------------------------------------------------------------- the library's own, against their native form
@@ -332,9 +338,10 @@ numbers = st.integers(-40, 40).map(lambda n: n / 8)
 vectors = st.lists(numbers, min_size=1, max_size=6)
 
 
-@given(x=vectors, points=st.lists(numbers, min_size=1, max_size=6, unique=True), data=st.data())
+@given(x=vectors, points=st.lists(numbers | st.integers(0, 2).map(float), min_size=1, max_size=6), data=st.data())
 def test_interp_natively_and_decomposed(x, points, data):
-    x, points = np.array(x), np.sort(np.array(points))
+    """Points may coincide, and some of the places are points."""
+    x, points = np.array([*x, *points]), np.sort(np.array(points))
     values = np.array(data.draw(st.lists(numbers, min_size=len(points), max_size=len(points))))
     native = composite.INTERP(x, points, values)
     h.assert_close(table.interp(composite.INTERP, x, points, values), native)
@@ -342,6 +349,21 @@ def test_interp_natively_and_decomposed(x, points, data):
     h.assert_close(lanes, native)
     h.assert_close(gj.vmap(np.interp, (None, 0, 0))(x, np.stack([points] * 2), np.stack([values, 2 * values])),
                    np.stack([native, 2 * native]))  # fmt: skip
+
+
+def test_interp_where_points_coincide_and_where_values_are_infinite(rng):
+    for _ in range(40):
+        points = np.sort(rng.integers(0, 5, rng.integers(1, 6))).astype(float)
+        values = rng.normal(size=points.size)
+        x = np.concatenate([rng.uniform(-1, 6, 3), points])
+        weights = np.stack([np.interp(x, points, row) for row in np.eye(points.size)], -1)
+        h.assert_close(gj.jacrev(lambda v, x=x, p=points: np.interp(x, p, v))(values), weights)
+        values[rng.random(points.size) < 0.4] = rng.choice([np.inf, -np.inf, np.nan])
+        with np.errstate(invalid="ignore"):
+            found = gj.vmap(lambda p, x=x, v=values: np.interp(x, p, v))(points[None])[0]
+            np.testing.assert_allclose(found, np.interp(x, points, values), rtol=1e-12, atol=1e-12)
+    inner = gj.grad(lambda v: np.interp(1.0, np.array([0.0, 1.0, 2.0]), v))(np.array([0.0, 3.0, np.inf]))
+    np.testing.assert_array_equal(inner, [0.0, 1.0, 0.0])
 
 
 @given(a=st.lists(numbers | st.just(float("nan")), max_size=9), v=st.lists(numbers | st.just(float("nan")), max_size=5))
@@ -397,3 +419,27 @@ def test_derivatives_of_quantiles_follow_the_entries(method, rng):
         found = gj.jacrev(f, 1)(x, q)
         h.assert_close(found, h.difference_matrix(lambda q: f(x, q), q).reshape(2, 3, 2), h.DIFFERENCE)
     assert gj.vmap(gj.grad(lambda x: our_quantile(x, 0.5)))(x).shape == (3, 5)
+
+
+@pytest.mark.parametrize("error", [MemoryError("once"), KeyboardInterrupt()])
+def test_a_load_that_fails_is_done_again_at_the_next_need(monkeypatch, error):
+    entries, loads = dict(decompose._TABLE), []
+    mine = {"lab::mine": entries["interp"]}
+
+    def load():
+        loads.append(len(loads))
+        for name, entry in entries.items():
+            decompose._put((name,), entry.f)
+            if len(loads) == 1:
+                raise error
+
+    monkeypatch.setattr(decompose, "_TABLE", dict(mine))
+    monkeypatch.setattr(decompose, "_LOADED", [False])
+    monkeypatch.setattr(decompose, "_LOADERS", [load])
+    with pytest.raises(type(error)):
+        decompose.load()
+    assert not decompose.decompositions_loaded()
+    assert mine == decompose._TABLE
+    assert float(gj.grad(lambda x: np.interp(x, [0.0, 2.0], [0.0, 3.0]))(1.0)) == 1.5
+    assert loads == [0, 1]
+    assert set(decompose._TABLE) == {*entries, *mine}

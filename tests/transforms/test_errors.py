@@ -271,6 +271,40 @@ def test_has_aux_needs_a_pair(result):
             call(result)
 
 
+@pytest.mark.parametrize("name", ["value_and_grad", "grad_and_value"])
+def test_transforms_without_the_option_name_the_one_that_has_it(name):
+    with refused(gj.DTypeError, TypeError, f"^{name}: the output is complex128; .*use grad with holomorphic=True"):
+        getattr(gj, name)(lambda z: z.sum())(Z)
+
+
+def test_integers_in_transforms_without_argnums_are_told_to_stay_out():
+    calls = [lambda x: gj.hvp(np.sum, (x,), (X,)), lambda x: gj.ggn_vp(np.sin, np.sum, (x,), (X,))]
+    for call in calls:
+        with refused(gj.DTypeError, TypeError, r"args\[0\] has dtype int64.* keep it out of the primals"):
+            call(np.arange(3))
+
+
+def test_a_value_error_of_the_users_own_is_no_write():
+    """One that f raises from a refused float() stays what it is; NumPy's a[0] = x does not."""
+
+    def f(x):
+        try:
+            return float(x)
+        except TypeError as error:
+            raise ValueError("my own message") from error
+
+    def write(x):
+        np.zeros(3)[0] = x
+
+    calls = [lambda g: gj.grad(g)(1.0), lambda g: gj.jacfwd(g)(1.0), lambda g: gj.linearize(g, 1.0),
+             lambda g: gj.jvp(g, (1.0,), (1.0,)), lambda g: gj.vmap(g)(np.ones(1))]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match="my own message"):
+            call(f)
+        with refused(gj.MutationError, TypeError, "in-place write"):
+            call(write)
+
+
 @every_jacobian
 def test_complex_functions_need_holomorphic(name):
     transform = JACOBIANS[name]

@@ -29,6 +29,10 @@ DRAWS = {
     "choice by weight": (lambda g: g.choice(2, 3, True, [0.1, 0.9]),
                          lambda g, b: g.choice(2, (b, 3), True, [0.1, 0.9])),
     "permutation": (lambda g: g.permutation(5), lambda g, b: np.stack([g.permutation(5) for _ in range(b)])),
+    "lines in orders of their own": (lambda g: g.permuted(X[:2], axis=1),
+                                     lambda g, b: np.stack([g.permuted(X[:2], axis=1) for _ in range(b)])),
+    "all entries in one order": (lambda g: g.permuted([[1, 2], [3, 4]]),
+                                 lambda g, b: np.stack([g.permuted([[1, 2], [3, 4]]) for _ in range(b)])),
     "no repetitions": (lambda g: g.choice(7, 3, replace=False),
                        lambda g, b: np.stack([g.choice(7, 3, replace=False) for _ in range(b)])),
 }  # fmt: skip
@@ -267,6 +271,55 @@ def test_values_of_each_lane_in_random_order(options):
     np.testing.assert_array_equal(found, np.stack([row[plain.permutation(3)] for row in X]))
 
 
+@passes
+@pytest.mark.parametrize("axis", [None, 0, 1, -2])
+@pytest.mark.parametrize("mode", ["same", "different"])
+def test_entries_of_each_lane_in_orders_of_their_own(mode, axis, options):
+    wrapped, plain = pair()
+    lanes = np.stack([X, X**2, -X])
+    order = np.arange(12) if axis is None else np.indices(X.shape)[axis]
+    orders = [plain.permuted(order, axis=axis) for _ in range(3 if mode == "different" else 1)] * 3
+    put = lambda x, o: x.ravel()[o].reshape(x.shape) if axis is None else np.take_along_axis(x, o, axis)
+    found = gj.vmap(lambda x: wrapped.permuted(x, axis), randomness=mode, **options)(lanes)
+    np.testing.assert_array_equal(found, [put(x, o) for x, o in zip(lanes, orders, strict=False)])
+
+
+def test_derivatives_follow_entries_in_random_order():
+    wrapped, plain = pair()
+    w = np.sqrt(X + 1)
+    found = gj.grad(lambda x: (wrapped.permuted(x, axis=1) * w).sum())(X)
+    order = plain.permuted(np.broadcast_to(np.arange(3), (4, 3)), axis=1)
+    np.testing.assert_array_equal(np.take_along_axis(found, order, 1), w)
+
+
+def test_arguments_beyond_those_of_a_draw_are_refused():
+    g, legacy = gr.wrap(np.random.default_rng(0)), gr.wrap(np.random.RandomState(0))
+    buffer = np.zeros(3)
+    for error, words, draw in [
+        (gj.ArgumentTypeError, "normal with 6 arguments; it takes loc, scale, size, dtype",
+         lambda: g.normal(0.0, 1.0, None, 7, 8, 9)),
+        (gj.ArgumentTypeError, "normal with loc= twice", lambda: g.normal(0.0, loc=1.0)),
+        (gj.ArgumentTypeError, "normal with size= twice", lambda: g.normal(0.0, 1.0, 3, size=2)),
+        (gj.MutationError, "random with out=", lambda: g.random((3,), np.float64, buffer)),
+        (gj.MutationError, "standard_exponential with out=",
+         lambda: g.standard_exponential(3, np.float64, "zig", buffer)),
+        (gj.MutationError, "standard_gamma with out=", lambda: g.standard_gamma(2.0, 3, np.float64, buffer)),
+        (gj.MutationError, "permuted with out=", lambda: g.permuted(np.ones(3), 0, buffer)),
+        (TypeError, "foo", lambda: g.normal(foo=3)),
+        (TypeError, "foo", lambda: legacy.rand(2, foo=3)),
+        (TypeError, "foo", lambda: legacy.randn(2, foo=3)),
+        (gj.ArgumentError, "permuted of a number", lambda: g.permuted(3)),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=words):
+            gj.vmap(lambda x, draw=draw: x + draw(), randomness="same")(X)
+    assert not buffer.any()
+    bent = lambda x: x + g.multivariate_normal(np.zeros(2), [[1.0, 2.0], [2.0, 1.0]], None, "raise")[0]
+    with pytest.raises(ValueError, match="semidefinite"):
+        gj.vmap(bent, randomness="different")(X)
+    with pytest.raises(gj.DispatchError, match="bytes has no meaning with traced arguments"):
+        gj.grad(lambda x: g.bytes(x))(1.0)
+
+
 def test_derivatives_flow_through_the_parameters_of_shifted_draws():
     wrapped, plain = pair()
     y, pullback = gj.vjp(lambda m, s: wrapped.normal(m, s, 3), 1.0, 2.0)
@@ -297,7 +350,7 @@ def test_a_plain_generator_draws_once_for_all_lanes():
 
 
 def test_what_is_no_generator_is_refused():
-    for bad in (np.ones(2), 5, None, gr.wrap(np.random.default_rng(0))):
+    for bad in (np.ones(2), 5, None, gr, gr.wrap(np.random.default_rng(0))):
         with pytest.raises(gj.ArgumentTypeError, match="is no random generator"):
             gr.wrap(bad)
 

@@ -95,6 +95,63 @@ def test_holomorphic_gradient_is_the_complex_derivative():
     np.testing.assert_allclose(found, 3j * z**2)
 
 
+@pytest.mark.parametrize(
+    ("f", "args", "argnums", "leaf"),
+    [
+        (lambda x: x * 1j, (1.0,), 0, r"args\[0\] is float64"),
+        (lambda x: (x * 1j).sum(), (X,), 0, r"args\[0\] is float64"),
+        (lambda x: (x["a"] * x["b"]).sum(), ({"a": X + 1j, "b": X},), 0, r"args\[0\]\['b'\] is float64"),
+        (lambda z, x: (z * x).sum(), (X + 1j, X), (0, 1), r"args\[1\] is float64"),
+        (lambda z: abs(z) ** 2, (1 + 2j,), 0, "output is float64"),
+        (lambda x: x.sum(), (X,), 0, r"args\[0\] is float64"),
+    ],
+)
+def test_holomorphic_refuses_real_inputs_and_outputs(f, args, argnums, leaf):
+    with pytest.raises(gj.DTypeError, match=f"grad: {leaf}, but holomorphic=True needs complex inputs"):
+        gj.grad(f, argnums, holomorphic=True)(*args)
+    assert np.iscomplexobj(gj.grad(lambda z, x: (z * x).sum(), holomorphic=True)(X + 1j, X))  # x is not selected
+
+
+# ---------------------------------------------------------------- arguments that are not differentiated
+
+LAYOUTS = [lambda n: np.zeros(n), lambda n: np.zeros((n, 2))[:, 1], lambda n: np.zeros(n)[::-1]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [3, 9000])
+def test_an_unselected_argument_is_read_as_it_was_at_the_call(layout, size):
+    """Written into behind its name by `f`: right for the value that is returned beside it, or an error."""
+    buffer = layout(size)
+    buffer[...] = 2.0
+
+    def f(x, p):
+        y = x * p
+        buffer[...] = 5.0
+        return (y * p).sum()
+
+    if size == 9000:  # too large for a copy
+        with pytest.raises(ValueError, match="read-only"):
+            gj.value_and_grad(f)(np.ones(size), buffer)
+        return
+    y, g = gj.value_and_grad(f)(np.ones(size), buffer)
+    np.testing.assert_array_equal(g, np.full(size, 4.0))
+    assert y == 4.0 * size
+
+
+@pytest.mark.parametrize("size", [3, 9000])
+def test_an_unselected_argument_that_f_returns_is_a_copy(size):
+    x, p = np.ones(size), np.arange(float(size))
+    f = lambda x, p: (x * 1.0, p)
+    found = [gj.grad(lambda x, p: (x.sum(), p), has_aux=True)(x, p)[1],
+             *[t(f, with_value=True)(x[:2], p)[1][1] for t in (gj.jacrev, gj.jacfwd, gj.hessian)],
+             gj.hessian_diagonal(f, with_value=True, chunk_size=1)(x[:2], p)[1][1],
+             gj.jacfwd(lambda x, p: (x * 1.0, [p]), has_aux=True)(x[:2], p)[1][0]]  # fmt: skip
+    for y in found:
+        np.testing.assert_array_equal(y, p)
+        h.assert_owned(y, p)
+    p[:] = 1.0  # nothing is held
+
+
 def test_methods_partials_and_callable_objects():
     class Model:
         scale = 2.0

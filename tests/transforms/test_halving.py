@@ -214,3 +214,19 @@ def test_lanes_that_drew_numbers_without_a_tape_are_not_run_again():
     with pytest.raises(MemoryError):
         gj.vmap(f, randomness="different", chunk_size=100)(np.arange(4.0))
     assert len(seen) == 1
+
+
+def test_a_single_row_says_no_size_that_it_does_not_know():
+    """Its sweep lets go of the program as it passes, so that its buffers can no longer be counted."""
+    f = gj.custom_vjp(lambda x: x.sum()[None] * 1.0)
+
+    def bwd(residuals, ct):
+        raise MemoryError("no")
+
+    f.defvjp(lambda x: (x.sum()[None] * 1.0, None), bwd)
+    with pytest.raises(MemoryError) as caught:
+        gj.jacrev(f)(X)
+    assert "begins at 0 of 1; the whole result 96 B; gpujac.checkpoint" in caught.value.__notes__[-1]
+    with pytest.raises(MemoryError) as caught:
+        gj.jacrev(f, memory="1GB")(X)
+    assert "a row needs about" in caught.value.__notes__[-1]

@@ -13,6 +13,7 @@ from numpy import asarray
 
 import gpujac as gj
 import gpujac.numpy as gnp
+from gpujac.core.trace import open_traces
 
 X = np.array([0.5, 1.0, 2.0])
 
@@ -125,6 +126,24 @@ USES = {
     "inside jvp": lambda y: gj.jvp(lambda x: np.add(x, y), (X,), (X,)),
     "inside vmap": lambda y: gj.vmap(lambda x: x + y)(X),
     "inside linear_transpose": lambda y: gj.linear_transpose(lambda x: x * y, X),
+    "one dimension at least": lambda y: np.atleast_1d(y),
+    "several of one dimension": lambda y: np.atleast_1d(y, y),
+    "no border": lambda y: np.pad(y, 0),
+    "no reflected border": lambda y: np.pad(y, 0, mode="reflect"),
+    "no shift": lambda y: np.fft.fftshift(y, axes=()),
+    "joined alone": lambda y: np.concatenate([y]),
+    "no limits": lambda y: np.clip(y, None, None),
+    "no differences": lambda y: np.diff(y, 0),
+    "median over no axes": lambda y: np.median(y, ()),
+    "sum over no axes": lambda y: y.sum(()),
+    "imag": lambda y: np.imag(y),
+    "real if close": lambda y: np.real_if_close(y),
+    "one repetition": lambda y: np.tile(y, 1),
+    "no rotation": lambda y: np.roll(y, 0),
+    "flip of no axes": lambda y: np.flip(y, ()),
+    "broadcast to its own shape": lambda y: np.broadcast_to(y, (3,)),
+    "broadcast with itself": lambda y: np.broadcast_arrays(y, y),
+    "stop_gradient": lambda y: gj.stop_gradient(y),
     "where": lambda y: gj.grad(lambda x: np.where(X > 1, x, y).sum())(X),
 }
 
@@ -497,3 +516,46 @@ def test_a_leaked_argument_names_the_function_that_it_was_an_argument_of(transfo
     transform(leaking)(np.ones(2) if transform is not gj.grad else 1.0)
     with pytest.raises(gj.LeakedTracerError, match=r"def leaking\(x\)"):
         kept[0] + 1.0
+
+
+@pytest.mark.parametrize("refusal", [KeyError("mine"), MemoryError("full"), None])
+@pytest.mark.parametrize("name", ["grad", "jvp", "vmap", "jacrev", "linear_transpose"])
+def test_an_error_that_left_f_keeps_nothing_alive_once_it_is_handled(name, refusal):
+    """Not even one that was put in the place of another: the arrays of f go with the error, with gc off."""
+    calls = {"jvp": lambda f: gj.jvp(f, (X,), (X,)), "linear_transpose": lambda f: gj.linear_transpose(f, X)}
+    alive = []
+
+    def f(x):
+        big = np.ones(3)
+        alive.append(weakref.ref(big))
+        if refusal is None:  # what NumPy makes of a[0] = x; explained as a MutationError
+            raise ValueError("setting an array element with a sequence.") from gj.ConcretizationError("a value")
+        raise type(refusal)(*refusal.args)
+
+    gc.disable()
+    try:
+        with pytest.raises((KeyError, MemoryError, TypeError)):
+            calls.get(name, lambda f: getattr(gj, name)(f)(X))(f)
+        assert alive[-1]() is None
+    finally:
+        gc.enable()
+
+
+class _WithoutCode:
+    """A function that raises when it is asked for its code."""
+
+    def __call__(self, x):
+        return x
+
+    @property
+    def __code__(self):
+        raise RuntimeError("no code")
+
+
+@pytest.mark.parametrize(
+    "call", [lambda f: gj.vmap(f)(X), lambda f: gj.jvp(f, (X,), (X,)), lambda f: gj.vjp(f, X), lambda f: gj.grad(f)(X)]
+)
+def test_a_function_that_cannot_be_looked_at_leaves_no_level_open(call):
+    with pytest.raises(RuntimeError, match="no code"):
+        call(_WithoutCode())
+    assert not open_traces()

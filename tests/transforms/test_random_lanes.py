@@ -5,6 +5,7 @@ import pytest
 
 import gpujac as gj
 from gpujac import random as gr
+from gpujac.backends.host import HOST
 
 
 def key(seed):
@@ -79,7 +80,7 @@ def test_numbers_without_an_axis_must_be_the_same_in_all_lanes():
             gj.vmap(f, out_dims=None, method="loop")(x)
     with pytest.raises(gj.StructureError, match=r"output\['a'\], but it differs"):
         gj.vmap(lambda x: {"a": float(x), "b": x}, out_dims={"a": None, "b": 0}, method="loop")(x)
-    with pytest.raises(gj.StructureError, match="differs between lanes"):
+    with pytest.raises(gj.StructureError, match="cannot tell whether lanes agree in their derivatives"):
         gj.grad(lambda x: gj.vmap(lambda y: y, out_dims=None, method="loop")(x))(x)
     for value in (2, "text", None, np.array([np.nan, 1.0])):
         found = gj.vmap(lambda x, value=value: (value, x), out_dims=(None, 0), method="loop")(x)[0]
@@ -97,9 +98,17 @@ def test_numbers_that_a_dtype_does_not_hold_are_refused():
             gr.randint(k, (3,), low, high, dtype)
     for low, high, dtype in [(0, 256, np.uint8), (-128, 128, np.int8), (-(2**63), 2**63, np.int64),
                              (0, 2**64, np.uint64)]:  # fmt: skip
-        found = gr.randint(k, (100,), low, high - 1, dtype)
+        found = gr.randint(k, (1000,), low, high, dtype)
         assert found.dtype == dtype
-        assert low <= int(found.min()) < int(found.max()) < high
+        for quarter in range(4):  # all of the range is drawn from, evenly
+            start, stop = (low + (high - low) * (quarter + i) // 4 for i in (0, 1))
+            assert 180 < sum(start <= int(v) < stop for v in found) < 320
+        for ends in [(np.array(low, dtype), high), (np.array([low] * 1000, dtype), high)]:
+            np.testing.assert_array_equal(gr.randint(k, (1000,), *ends, dtype), found)
+        lanes = gj.vmap(lambda low, high=high, dtype=dtype: gr.randint(k, (1000,), low, high, dtype),
+                        randomness="same")(np.array([low, low + 1], dtype))  # fmt: skip
+        np.testing.assert_array_equal(lanes[0], found)
+        np.testing.assert_array_equal(lanes[1], gr.randint(k, (1000,), low + 1, high, dtype))
     ends = np.array([3, 300, 4])
     with pytest.raises(gj.ArgumentError, match="dtype=uint8 holds 0 to 255"):
         gr.randint(k, (3,), 0, ends, np.uint8)
@@ -110,11 +119,52 @@ def test_numbers_that_a_dtype_does_not_hold_are_refused():
     assert bool((found < ends).all())
 
 
+def test_ends_that_differ_between_lanes_are_looked_at_in_those_that_take_part():
+    k, ends, below = key(0), np.array([5, 500]), np.array([True, False])
+    draw = lambda m: gr.randint(k, (3,), 0, m, np.int8)
+    found = gj.vmap(lambda p, m: gj.cond(p, draw, lambda m: np.zeros(3, np.int8), m), randomness="same")(below, ends)
+    np.testing.assert_array_equal(found, [draw(5), [0, 0, 0]])
+    with pytest.raises(gj.ArgumentError, match="dtype=int8 holds -128 to 127"):
+        gj.vmap(lambda p, m: gj.cond(p, draw, lambda m: np.zeros(3, np.int8), m), randomness="same")(~below, ends)
+    for low, high in [(5, np.array([2, 9])), (np.array([2, 9]), np.array([2, 9]))]:
+        dims = tuple(None if np.ndim(v) == 0 else 0 for v in (low, high))
+        with pytest.raises(gj.ArgumentError, match="no whole number is in"):
+            gj.vmap(lambda low, high: gr.randint(k, (3,), low, high), dims, randomness="same")(low, high)
+
+
+def test_a_draw_does_not_look_through_the_keys_of_all_draws_before(monkeypatch):
+    looked, known = [], HOST.shares_memory
+    monkeypatch.setattr(type(HOST), "shares_memory", lambda self, x, y: looked.append(1) or known(x, y))
+
+    def f(k):
+        total = 0.0
+        for i in range(40):
+            k, own = gr.split(gr.fold_in(k, i))
+            total = total + gr.uniform(own)
+        return total
+
+    keys = gr.split(key(1), 2)
+    found = gj.vmap(f, method="loop")(keys)
+    assert len(looked) < 2 * 40 * 8  # of a lane's one argument, not of what it drew before
+    np.testing.assert_array_equal(found, gj.vmap(f)(keys))
+
+
+def test_lists_are_parameters_too():
+    k = key(0)
+    for draw in [lambda ends: gr.randint(k, (2,), ends([0, 5]), ends([5, 9])), lambda p: gr.bernoulli(k, p([0.1, 0.9])),
+                 lambda p: gr.uniform(k, (2,), maxval=p([1.0, 2.0])),
+                 lambda p: gr.normal(k, (2,), loc=p([1.0, 2.0]))]:  # fmt: skip
+        np.testing.assert_array_equal(draw(list), draw(np.array))
+
+
 def test_arguments_of_a_wrong_kind_are_named():
     k = key(0)
     for error, words, call in [
         (gj.ArgumentTypeError, "split: num=2.5 is a float", lambda: gr.split(k, 2.5)),
         (gj.ArgumentError, "fold_in: data=18446744073709551616 is out of range", lambda: gr.fold_in(k, 2**64)),
+        (gj.DTypeError, "fold_in: data has dtype float64; use one whole number", lambda: gr.fold_in(k, 1.5)),
+        (gj.ShapeError, r"shape \(2,\) does not broadcast to shape=\(2, 3\)",
+         lambda: gr.randint(k, (2, 3), np.zeros(2, int), np.ones(3, int))),
         (gj.DTypeError, "bits: dtype='nonsense' is no dtype", lambda: gr.bits(k, 2, "nonsense")),
         (gj.DTypeError, "normal: dtype='nonsense' is no dtype", lambda: gr.normal(k, 2, "nonsense")),
         (gj.DTypeError, "randint: dtype='nonsense' is no dtype", lambda: gr.randint(k, 2, 0, 3, "nonsense")),

@@ -217,3 +217,13 @@ def test_a_pullback_stays_usable():
     y, pullback = gj.vjp(lambda x: np.tanh(np.sin(x)), X)
     first = pullback(y)[0]
     np.testing.assert_array_equal(pullback(y)[0], first)
+
+
+def test_a_bound_method_of_an_array_keeps_it():
+    W = np.ones((10, 10))
+    f = gj.custom_vjp(lambda x: x * 1.0)
+    f.defvjp(lambda x: (x * 1.0, None), lambda dot, ct: (ct * 1.0,))
+    g = gj.custom_vjp(lambda x: x * 1.0)
+    g.defvjp(lambda x: (x * 1.0, W.dot), lambda dot, ct: (dot(ct),))
+    extra = gj.residuals(g)(np.ones(10)).total_bytes - gj.residuals(f)(np.ones(10)).total_bytes
+    assert extra == W.nbytes

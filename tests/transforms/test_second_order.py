@@ -1,6 +1,7 @@
 """hvp, ggn_vp, hessian_diagonal and laplacian against the whole Hessian, and without ever holding it."""
 
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -313,3 +314,49 @@ REFUSED = [
 def test_what_has_no_second_derivative_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_the_first_run_of_a_vector_function_is_over_when_the_second_begins():
+    """Its residuals are gone, and an error of the second run has no context of ours."""
+    kept, alive = [], []
+
+    def f(x):
+        if kept:
+            alive.append(kept[0]() is not None)
+        y = np.sin(x)
+        if not kept:
+            kept.append(weakref.ref(gj.value(y)))
+        return np.cos(y) * x
+
+    gj.hessian_diagonal(f)(np.arange(3.0))
+    assert alive
+    assert not any(alive)
+    runs = []
+
+    def failing(x):
+        runs.append(x)
+        if len(runs) > 1:
+            raise KeyError("mine")
+        return x * 2
+
+    with pytest.raises(KeyError) as caught:
+        gj.hessian_diagonal(failing)(np.arange(3.0))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_numbers_from_keys_are_the_same_in_all_runs(chunk_size):
+    key = gj.random.key(0)
+    noise = gj.random.normal(key, (3,))
+    f = lambda x: gj.random.normal(key, (3,)) * x**2
+    x = np.arange(1.0, 4.0)
+    found, y = gj.hessian_diagonal(f, chunk_size=chunk_size, with_value=True)(x)
+    np.testing.assert_allclose(found, np.diag(2 * noise))
+    np.testing.assert_allclose(y, noise * x**2)
+    np.testing.assert_allclose(gj.laplacian(f, chunk_size=chunk_size)(x), 2 * noise)
+
+
+@pytest.mark.parametrize("transform", [gj.hessian_diagonal, gj.laplacian])
+def test_arguments_without_arrays_are_refused(transform):
+    with pytest.raises(gj.ArgumentError, match="arguments hold no array: there is nothing to differentiate"):
+        transform(lambda p: 3.0)({})

@@ -239,3 +239,16 @@ def test_a_fused_program_can_be_printed_too():
 def test_the_object_holds_the_program():
     shown = gj.show(np.sin)(X)
     assert len(shown.program.entries) == 2
+
+
+def test_a_program_is_readable_when_the_transform_around_is_over():
+    shown = []
+
+    def f(x):
+        shown.append(gj.show(lambda y: np.sin(y) * x)(x))
+        return x.sum()
+
+    gj.grad(f)(np.ones(3))
+    gj.vmap(f)(np.ones((2, 3)))
+    assert ["sin" in str(s) for s in shown] == [True, True]
+    assert "sqrt" in str(gj.show(np.sqrt)(np.zeros(2)))  # a slope that is infinite warns of nothing

@@ -9,7 +9,7 @@ import pytest
 import gpujac as gj
 from gpujac import settings
 from gpujac.backends import memory
-from gpujac.core import call, op, trace
+from gpujac.core import call, op, taking, trace
 from gpujac.ops import contract
 from gpujac.program import ir
 from gpujac.ranges import record
@@ -72,6 +72,7 @@ def hook(monkeypatch):
 
 def nothing_is_left(events):
     assert trace.OPEN.traces == []
+    assert taking.mask() is None
     assert not memory.is_frozen()
     assert WIDE.flags.writeable
     assert X.flags.writeable

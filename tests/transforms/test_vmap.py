@@ -353,3 +353,55 @@ def test_callables_of_every_kind(rng):
     np.testing.assert_array_equal(gj.vmap(Scale().method)(X), 3 * X)
     np.testing.assert_array_equal(gj.vmap(partial(np.multiply, 4.0))(X), 4 * X)
     assert gj.vmap(loop).__name__ == "loop"
+
+
+# ---------------------------------------------------------------- out_dims=None in a loop, no lanes, texts
+
+
+def test_lanes_of_a_loop_that_agree_in_values_may_differ_in_derivatives():
+    f = lambda x: gj.vmap(lambda a: a * a, out_dims=None, method="loop")(x)
+    assert f(np.array([2.0, 2.0])) == 4.0
+    for call in (lambda x: gj.grad(f)(x), lambda x: gj.jvp(f, (x,), (x,)), lambda x: gj.vmap(gj.grad(f))(x[None])):
+        with pytest.raises(gj.StructureError, match=r"out_dims=None for output, .*agree in their derivatives"):
+            call(np.array([2.0, 2.0]))
+    with pytest.raises(gj.StructureError, match="differs between lanes"):
+        f(np.array([2.0, 3.0]))
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 1}, {"method": "loop"}])
+def test_what_all_lanes_hand_out_keeps_its_derivative(options):
+    def f(c):
+        d = c * c
+        y, same = gj.vmap(lambda a: (a * c, d), out_dims=(0, None), **options)(X)
+        return y.sum() + same
+
+    assert gj.grad(f)(2.0) == X.sum() + 4.0
+    found = gj.vmap(f)(np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(found, [f(1.0), f(2.0)])
+
+
+def test_a_loop_without_lanes_says_that_there_is_no_value():
+    f = lambda x: x if x > 0 else -x
+    with pytest.raises(gj.ConcretizationError, match=r"with method=.loop. and 0 lanes there is no value"):
+        gj.vmap(f, method="loop")(np.zeros(0))
+    assert gj.vmap(lambda x: 2 * x, method="loop")(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_texts_and_objects_are_mapped_as_they_are():
+    words, things = np.array(["a", "b"]), np.array([None, 3], object)
+    x, word, thing = gj.vmap(lambda *lane: lane)(X, words, things)
+    np.testing.assert_array_equal(x, X)
+    assert list(word) == ["a", "b"]
+    assert list(thing) == [None, 3]
+    found = gj.vmap(lambda x, w, t: x if w == "a" else x * t, method="loop")(X, words, things)
+    np.testing.assert_array_equal(found, np.stack([X[0], 3 * X[1]]))
+
+
+def test_what_was_tried_before_a_lane_did_not_fit():
+    def full(x):
+        raise MemoryError("full")
+
+    for size, tried in ((4, "chunks of 4 down to 1 were tried"), (3, "chunks of 3 down to 1 were tried")):
+        with pytest.raises(MemoryError) as caught:
+            gj.vmap(full, chunk_size=size)(np.ones(4))
+        assert tried in caught.value.__notes__[-1]
