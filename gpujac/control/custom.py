@@ -374,7 +374,8 @@ def _checked_argnums(what: str, name: str, argnums: Any, count: int | None) -> t
     for i in wanted:
         if i < 0 or (count is not None and i >= count):
             raise ArgnumsRangeError(
-                f"{what} {name}: nondiff_argnums={argnums!r}, but there are {count} positional parameters, from 0 on"
+                f"{what} {name}: nondiff_argnums={argnums!r}, but positional parameters count from 0"
+                + ("" if count is None else f" to {count - 1}")
             )
     return tuple(sorted({int(i) for i in wanted}))
 

@@ -86,7 +86,8 @@ class BasisSweep:
         plan = chunking.plan(
             direction, self.program, self.rows.total, options.chunk_size,
             options.assembly if self.sink is None else "preallocate",
-            chunking.cap_now(options.memory), options.report is not None, traced, backend_of(self.like).saturation_bytes,
+            chunking.cap_now(options.memory), options.report is not None, traced,
+            backend_of(self.like).saturation_bytes,
             plain and backend_of(self.like) is HOST,
         )
         plan = plan._replace(mode=mode) if self.fused else plan
