@@ -279,11 +279,7 @@ def test_the_condition_of_no_entries_is_refused():
             gj.vjp(lambda a, p=p: np.linalg.cond(a, p), np.zeros((0, 0)))
 
 
-def test_a_singular_matrix_without_a_derivative_leaves_the_others_theirs():
-    columns = np.stack([A[:, :2], np.stack([A[:, 0], np.zeros(3)], -1)])
-    found = gj.vmap(gj.jacfwd(lambda a: np.linalg.qr(a)[1]))(columns)
-    np.testing.assert_allclose(found[0], gj.jacfwd(lambda a: np.linalg.qr(a)[1])(columns[0]), atol=1e-12)
-    assert np.isnan(found[1]).any()
+def test_a_singular_matrix_has_no_third_derivative_of_det_and_leaves_the_others_theirs():
     third = gj.grad(lambda a: gj.grad(lambda a: gj.grad(np.linalg.det)(a)[0, 0])(a)[1, 1])
     found = gj.vmap(third)(np.stack([A, np.diag([1.0, 0.0, 0.0])]))
     np.testing.assert_allclose(found[0], third(A), atol=1e-12)

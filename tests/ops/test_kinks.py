@@ -187,6 +187,15 @@ def _sinc_curve(x):
     return -p * s / x - 2 * c / x**2 + 2 * s / (p * x**3)
 
 
+def test_qr_of_dependent_columns_has_no_derivative_and_leaves_the_other_matrices_theirs():
+    regular = np.array([[1.0, 2.0], [3.0, 1.0], [-1.0, 0.5]])
+    jacobian = gj.jacfwd(lambda a: np.linalg.qr(a)[1])
+    found = gj.vmap(jacobian)(np.stack([regular, regular * [1.0, 0.0]]))
+    np.testing.assert_allclose(found[0], jacobian(regular), atol=1e-12)
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).any()
+
+
 def test_logsumexp_of_infinities_has_no_nan():
     f = SCIPY["logsumexp"]
     g = gj.grad(lambda x: f(x))(np.array([-np.inf, 0.0, 0.0]))
