@@ -158,14 +158,14 @@ class TreeCall(CustomCall):
             if t.__class__ is ndarray and t.dtype is a.dtype and t.shape == a.shape:  # of what carries a derivative
                 return [t]
         like = next(t for t in cts if t is not None)
-        return [
-            t if t is None or fits(t, a) else self._cotangent(p, t, src, like)
-            for p, (t, a) in enumerate(zip(flat, src, strict=True))
-        ]  # fmt: skip
+        if all([t is None or fits(t, a) for t, a in zip(flat, src, strict=True)]):
+            return list(flat)
+        return [self._cotangent(*row, like) for row in zip(self.operand_names(src), flat, src, strict=True)]
 
-    def _cotangent(self, p: int, t: Any, src: Sequence[Aval], like: Any) -> Any:
-        """The cotangent of operand p, checked and cast."""
-        of, aval = self.operand_names(src)[p], src[p]
+    def _cotangent(self, of: str, t: Any, aval: Aval, like: Any) -> Any:
+        """The cotangent of one operand, checked and cast."""
+        if t is None:
+            return None
         what = f"{self.name}: the cotangent of {of} that bwd returned"
         if not is_differentiable(aval.dtype):
             raise StructureError(f"{what} must be None: {of} is {aval.dtype}, which carries no derivative")
@@ -191,7 +191,11 @@ class TreeCall(CustomCall):
         if foreign:
             ys = tuple([opened(y, ts) for y in ys])
         dys = self._tangent_leaves(result[1], len(ys))
-        return ys, tuple([self._tangent(k, t, y) for k, (t, y) in enumerate(zip(dys, ys, strict=True))])
+        avals = [aval_of(y) for y in ys]
+        dys = [t if is_differentiable(a.dtype) else None for t, a in zip(dys, avals, strict=True)]
+        if all([t is None or fits(t, a) for t, a in zip(dys, avals, strict=True)]):
+            return ys, tuple(dys)
+        return ys, self._fitted_tangents(dys, ys)
 
     def _tangent_leaves(self, dy: Any, count: int) -> list:
         """The tangents of the results; None, as a leaf or as the whole, is a zero."""
@@ -206,15 +210,12 @@ class TreeCall(CustomCall):
         except (ValueError, TypeError):
             return trees.match(self.out, dy, f"{self.name}: the tangent that the jvp rule returned")
 
-    def _tangent(self, k: int, t: Any, y: Any) -> Any:
-        """The tangent of result k, checked; integer results have none."""
-        aval = aval_of(y)
-        if t is None or not is_differentiable(aval.dtype):
-            return None
-        if fits(t, aval):
-            return t
-        of = f"output{trees.spec_paths(self.out)[k]}"
-        return fitted(t, aval, f"{self.name}: the tangent of {of} that the jvp rule returned", of, y)
+    def _fitted_tangents(self, dys: list, ys: tuple) -> tuple:
+        """The tangents of the results, checked and cast."""
+        names = [f"output{path}" for path in trees.spec_paths(self.out)]
+        what = [f"{self.name}: the tangent of {name} that the jvp rule returned" for name in names]
+        rows = zip(dys, ys, what, names, strict=True)
+        return tuple([fitted(t, aval_of(y), told, of, y) for t, y, told, of in rows])
 
     def lacks(self, mode: str) -> MissingRuleError:
         rules = self.rules

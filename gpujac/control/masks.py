@@ -215,8 +215,11 @@ def chosen(what: str, mask: Any, names: tuple[str, str], a: Any, b: Any) -> Any:
 
 def _agreeing(what: str, names: tuple[str, str], spec: trees.Spec, leaf: int, x: Any, y: Any) -> tuple[Any, Any]:
     """Two leaves of one shape and dtype, or an error that says which differ."""
+    known = all([isinstance(v, Tracer) or is_array(v) for v in (x, y)])
+    if known and dtype_of(x) == dtype_of(y) and shape_of(x) == shape_of(y):
+        return x, y  # most are; the path is for messages, and costs as much as the tree has leaves
     path = trees.spec_paths(spec)[leaf]
-    if not all([isinstance(v, Tracer) or is_array(v) for v in (x, y)]):
+    if not known:
         if x is y or (type(x) is type(y) and bool(x == y)):
             return x, x
         raise StructureError(

@@ -29,8 +29,8 @@ def custom_op(qualname: str, fn: Callable | None = None) -> Any:
         qualname: "namespace::name"; the namespace is yours.
         fn: the prototype, a function called `name` whose annotations say what it takes and returns;
             its body never runs. Parameters: arrays (np.ndarray), Optional or lists of them, and static
-            int, float, bool, str, dtype (checked at each call). Returns: an array or a tuple of a fixed
-            number of arrays. Without it this is a decorator.
+            int, float, bool, str, complex, dtype (checked at each call). Returns: an array or a tuple of a
+            fixed number of arrays. Without it this is a decorator.
 
     Returns:
         The operation, to call like the prototype. Transforms see one op with the rules it has; its
@@ -238,13 +238,7 @@ def impl_backward(qualname: Any, func: Callable | None = None, *,
                 f"{op.schema.outputs} bools, one per output"
             )
 
-    def register(f: Callable) -> Callable:
-        _registered("impl_backward", op, ("backward",), f)
-        if declared is not None:
-            op.differentiable = tuple(declared)
-        return f
-
-    return register if func is None else register(func)
+    return _registered("impl_backward", op, ("backward",), func, declared)
 
 
 def impl_jvp(qualname: Any, func: Callable | None = None) -> Any:
@@ -311,16 +305,19 @@ def impl_vmap(qualname: Any, func: Callable | None = None) -> Any:
     return _registered("impl_vmap", qualname, ("vmap",), func)
 
 
-def _registered(what: str, qualname: Any, kinds: Sequence[str], func: Callable | None) -> Any:
-    """Registers `func` under each kind; a decorator where there is none yet."""
+def _registered(what: str, qualname: Any, kinds: Sequence[str], func: Callable | None,
+                differentiable: Iterable[bool] | None = None) -> Any:  # fmt: skip
+    """Registers `func` under each kind, and which outputs it differentiates; a decorator where there is none yet."""
     op = find(qualname)
     if func is None:
-        return lambda f: _registered(what, op, kinds, f)
+        return lambda f: _registered(what, op, kinds, f, differentiable)
     if not callable(func):
         raise ArgumentTypeError(f"{what} {op.qualname}: expected a function, found {func!r}")
     part = Part(func, source_of(func))
     with LOCK:
         op.add(kinds, what, part)
+        if differentiable is not None:
+            op.differentiable = tuple(differentiable)
     return func
 
 

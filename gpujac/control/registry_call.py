@@ -66,18 +66,20 @@ class Context:
             such for a list of arrays); what is not used may be None.
     """
 
-    __slots__ = ("name", "present", "_call", "_count")
+    __slots__ = ("name", "present", "_arrangement", "_count")
 
-    def __init__(self, call: "OpCall", present: Sequence[int], count: int) -> None:
-        self.name = call.name
-        self._call = call
+    def __init__(self, name: str, arrangement: Arrangement, present: Sequence[int], count: int) -> None:
+        self.name = name
         self.present = present
+        self._arrangement = arrangement
         self._count = count
 
     @property
     def needs_input_grad(self) -> dict[str, Any]:
         """What of the gradients is used."""
-        return self._call.by_name([p in self.present for p in range(self._count)])
+        asked = [p in self.present for p in range(self._count)]
+        pairs = zip(self._arrangement.schema.parameters, self._arrangement.args(asked, blank=True), strict=True)
+        return {p.name: value for p, value in pairs if p.kind != "static"}
 
 
 class OpCall(CustomCall):
@@ -178,7 +180,7 @@ class OpCall(CustomCall):
                 return [None] * len(src)
         context = self.context
         if context is None or context.present is not present:
-            context = self.context = Context(self, present, len(src))
+            context = self.context = Context(self.name, self.arrangement, present, len(src))
         result = rule(context, residuals, *cts)
         if self.only is not None and result.__class__ is dict and len(result) == 1:
             t, (a,) = result.get(self.only), src
@@ -195,7 +197,8 @@ class OpCall(CustomCall):
         place = op.parts["backward"].place
         found = self._gradients(result, place)
         where = f"{self.name}: backward at {place}"
-        return [self._gradient(p, t, a, where, like) for p, (t, a) in enumerate(zip(found, src, strict=True))]
+        rows = zip(self.arrangement.names(), found, src, strict=True)
+        return [self._gradient(name, t, a, where, like) for name, t, a in rows]
 
     def _declared(self, cts: list, dst: Sequence[Aval]) -> tuple[Any, list]:
         """One of the gradients that are there, and all: zeros for absent ones, None for those without any."""
@@ -205,12 +208,6 @@ class OpCall(CustomCall):
         if like is None:
             return None, given
         return like, [t if d else None for t, d in zip(filled(given, dst), declared, strict=True)]
-
-    def by_name(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Values of the operands by the names of their parameters."""
-        args = self.arrangement.args(values, blank=True)
-        pairs = zip(self.op.schema.parameters, args, strict=True)
-        return {p.name: value for p, value in pairs if p.kind != "static"}
 
     def _gradients(self, found: Any, place: str) -> list:
         """What a backward rule returned, flat, in the order of the operands."""
@@ -236,10 +233,9 @@ class OpCall(CustomCall):
                 raise StructureError(f"{where} returned a gradient for {p.name!r}, which was None in this call")
         return flat
 
-    def _gradient(self, p: int, t: Any, aval: Aval, where: str, like: Any) -> Any:
+    def _gradient(self, name: str, t: Any, aval: Aval, where: str, like: Any) -> Any:
         if t is None or fits(t, aval):
             return t
-        name = self.arrangement.names()[p]
         if not is_differentiable(aval.dtype):
             raise StructureError(f"{where}: the gradient of {name!r} must be None: it is {aval.dtype}")
         return fitted(t, aval, f"{where}: the gradient of {name!r}", name, like)
@@ -262,9 +258,9 @@ class OpCall(CustomCall):
         where = f"that the jvp rule at {part.place} returned"
         return ys, tuple([
             fitted(t, aval_of(y), f"{self.name}: the tangent of output {k} {where}", f"output {k}", y)
-            if is_differentiable(aval_of(y).dtype)
+            if declared and is_differentiable(aval_of(y).dtype)
             else None
-            for k, (t, y) in enumerate(zip(dys, ys, strict=True))
+            for k, (t, y, declared) in enumerate(zip(dys, ys, self.op.differentiable, strict=True))
         ])  # fmt: skip
 
     # ---------------------------------------------------------------- batching, recording

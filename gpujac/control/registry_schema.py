@@ -108,7 +108,7 @@ def _named_tuple(name: str, fields: list[str]) -> Any:
 def _hints(qualname: str, prototype: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(prototype)
-    except (NameError, TypeError, SyntaxError) as error:
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise RegistrationError(
             f"custom_op {qualname}: an annotation of the prototype cannot be read ({error}); use {_WORDS}"
         ) from None
@@ -148,7 +148,7 @@ def _kind(annotation: Any) -> str | None:
         if len(rest) != 1 or len(rest) == len(inner):
             return None
         return {"array": "optional", "static": "static"}.get(_kind(rest[0]) or "")
-    if origin in (list, collections.abc.Sequence):
+    if origin in (list, collections.abc.Sequence) and inner:
         if is_array_type(inner[0]):
             return "list"
         return "static" if inner[0] in _IN_LISTS else None
@@ -182,7 +182,16 @@ def is_value_of(annotation: Any, x: Any) -> bool:
         return any([x is None if a is type(None) else is_value_of(a, x) for a in inner])
     if origin in (list, collections.abc.Sequence):
         return isinstance(x, (list, tuple)) and all([is_value_of(inner[0], v) for v in x])
-    return isinstance(x, _ACCEPTED.get(annotation, object))
+    if np.dtype in (annotation, origin):
+        return _is_dtype(x)
+    return isinstance(x, _ACCEPTED.get(annotation, type))
+
+
+def _is_dtype(x: Any) -> bool:
+    try:
+        return x is not None and np.dtype(x) is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def text_of(annotation: Any) -> str:

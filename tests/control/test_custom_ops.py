@@ -6,6 +6,7 @@ Tests whose names begin with a code translate that row of torch's error table or
 import pickle
 import re
 import threading
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,6 +120,18 @@ def _unreadable(x: "Missing") -> np.ndarray:  # noqa: F821 (a name that nobody d
     return x
 
 
+def _misspelt(x: "np.ndarry") -> np.ndarray:
+    return x
+
+
+def _bare_list(x: typing.List) -> np.ndarray:  # noqa: UP006 (the old spelling is what is refused)
+    return x[0]
+
+
+def _bare_sequence(x: typing.Sequence) -> np.ndarray:
+    return x[0]
+
+
 def _varying(*x: np.ndarray) -> np.ndarray:
     return x[0]
 
@@ -158,6 +171,9 @@ def _by_keyword(x: np.ndarray, *, y: np.ndarray) -> np.ndarray:
         (_tuple_input, r"parameter 'x' is annotated as tuple\[.*which is not supported; use an array"),
         (_unknown_input, "parameter 'x' is annotated as object, which is not supported"),
         (_unreadable, "an annotation of the prototype cannot be read .*Missing"),
+        (_misspelt, "an annotation of the prototype cannot be read .*ndarry"),
+        (_bare_list, "parameter 'x' is annotated as typing.List, which is not supported"),
+        (_bare_sequence, "parameter 'x' is annotated as typing.Sequence, which is not supported"),
         (_varying, "parameter 'x' is variadic positional; an operation takes parameters by position"),
     ],
 )
@@ -518,6 +534,25 @@ def test_outputs_that_are_declared_to_have_no_derivative_have_none() -> None:
     assert_close(gj.jacrev(lambda x: op(x, X)[1])(X), np.zeros((3, 3)), 0)
     assert_close(gj.jacfwd(lambda x: op(x, X)[0])(X), np.diag(X), 0)
     assert set(seen) == {None}
+    gj.impl_jvp(op, lambda inputs, output, tangents: (tangents.x * inputs.y, tangents.x))
+    for jacobian in (gj.jacfwd, gj.jacrev):  # what is declared holds for a rule of tangents, too
+        assert_close(jacobian(lambda x: op(x, X)[1])(X), np.zeros((3, 3)), 0)
+        assert_close(jacobian(lambda x: op(x, X)[0])(X), np.diag(X), 0)
+
+
+def test_a_dtype_may_be_spelled_in_every_way_and_is_looked_at_before_the_implementation_runs() -> None:
+    @gj.custom_op("t::cast")
+    def cast(x: np.ndarray, to: np.dtype, kind: type = float) -> np.ndarray:
+        raise AssertionError
+
+    gj.impl(cast, func=lambda x, to, kind: x.astype(to))
+    for to in ("float32", np.float32, np.dtype("float32"), "<f4"):
+        assert cast(X, to).dtype == np.float32
+    for to in ("nonsense", 3.0, [1], None):
+        with pytest.raises(gj.ArgumentTypeError, match=r"t::cast: to is a .*, it must be dtype, as the prototype says"):
+            cast(X, to)
+    with pytest.raises(gj.ArgumentTypeError, match="kind is a str, it must be type"):
+        cast(X, "float32", "float")
 
 
 def test_integer_outputs_and_inputs_carry_no_derivative() -> None:
