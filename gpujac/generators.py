@@ -333,7 +333,7 @@ def _in_turn(generator: Any, name: str, different: list, args: tuple, kwargs: di
 def _chosen(generator: Any, different: list, a: Any, size: Any = None, replace: bool = True, p: Any = None,
             axis: int = 0, **options: Any) -> Any:  # fmt: skip
     """Entries of `a` along an axis, or numbers below it: a draw of positions, and the entries there."""
-    a, p = c.lift(a), c.lift(p)
+    given, a, p = a, c.lift(a), c.lift(p)
     several = bool(shape_of(a))
     if isinstance(p, Tracer) or (isinstance(a, Tracer) and not several):
         raise DispatchError(
@@ -349,23 +349,23 @@ def _chosen(generator: Any, different: list, a: Any, size: Any = None, replace: 
     else:
         options.update(size=size, replace=False)
         at = _in_turn(generator, "choice", different, (count,), options)
-    return indexing.take(a, at, axis) if several else at
+    return indexing.take(c.lift(given, at), at, axis) if several else at
 
 
-def _permutation(generator: Any, different: list, x: Any, axis: Any = 0) -> Any:
-    """`x` in random order along an axis: a draw of positions, and the entries there."""
-    x = c.lift(x)
+def _permutation(generator: Any, different: list, given: Any, axis: Any = 0) -> Any:
+    """An array in random order along an axis: a draw of positions, and the entries there."""
+    x = c.lift(given)
     if not shape_of(x):
         return _in_turn(generator, "permutation", different, (x,), {})
     at = c.axis_of(axis, len(shape_of(x)), "permutation")
-    return indexing.take(x, _in_turn(generator, "permutation", different, (shape_of(x)[at],), {}), at)
+    order = _in_turn(generator, "permutation", different, (shape_of(x)[at],), {})
+    return indexing.take(c.lift(given, order), order, at)  # a list is an array of the generator's library
 
 
-def _permuted(generator: Any, different: list, x: Any, axis: Any = None, out: Any = None) -> Any:
-    """`x` with the entries of each line along an axis, or all of them, in a random order of its own."""
+def _permuted(generator: Any, different: list, given: Any, axis: Any = None, out: Any = None) -> Any:
+    """An array with the entries of each line along an axis, or all of them, in a random order of its own."""
     _check_out("permuted", {"out": out})
-    x = c.lift(x)
-    size = tuple(shape_of(x))
+    size = tuple(shape_of(c.lift(given)))
     if not size:
         raise ArgumentError("random.wrap: permuted of a number; give an array, or use permutation")
     rows, at = (size, c.axis_of(axis, len(size), "permuted")) if axis is not None else ((math.prod(size),), 0)
@@ -375,7 +375,7 @@ def _permuted(generator: Any, different: list, x: Any, axis: Any = None, out: An
         return method_of(generator, "permuted")(np.broadcast_to(numbers, rows), axis=at)
 
     order = _in_turn(generator, "permuted", different, (rows, at), {}, draw)
-    return sh.reshape(indexing.take_along_axis(sh.reshape(x, rows), order, at), size)
+    return sh.reshape(indexing.take_along_axis(sh.reshape(c.lift(given, order), rows), order, at), size)
 
 
 # ---------------------------------------------------------------- parameters that differ between lanes
