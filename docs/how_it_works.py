@@ -1,4 +1,4 @@
-"""How gpujac works: its core from nothing, in about 300 lines that run.
+"""How gpujac works: its core from nothing, in about 350 lines that run.
 
 Read it from top to bottom. It builds a tiny library that takes derivatives of plain NumPy code
 the way gpujac does: the same walls, the same names, none of the breadth. The last part compares

@@ -58,7 +58,7 @@ class TreeCall(CustomCall):
     foreign = False  # arrays of a library whose operators refuse traced ones beside them
 
     def __init__(self, rules: Rules, layout: Layout | None, static: dict[int, Any]) -> None:
-        self.name = rules.name  # type: ignore[misc]  # an instance attribute here
+        self.name = rules.name
         self.rules = rules
         self.layout = layout
         self.static = static

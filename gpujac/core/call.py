@@ -21,7 +21,7 @@ class Call(Op):
     composite = False  # whether derivatives are left to its decomposition
 
     def __init__(self, name: str) -> None:
-        self.name = name  # type: ignore[misc]  # an instance attribute here
+        self.name = name
 
     def __call__(self, *operands: Any) -> tuple:
         top = top_trace(operands)

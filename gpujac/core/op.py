@@ -65,8 +65,8 @@ class Mask:
 class Op:
     """An operation on arrays; instances are immutable and interned by their factories."""
 
-    name: ClassVar[str]
-    flat: ClassVar[bool] = False  # the derivative is zero everywhere, results are never traced
+    name: str
+    flat: bool = False  # the derivative is zero everywhere, results are never traced
     adds: ClassVar[bool] = False  # whether the entries of the first operand are added to others
     copies: ClassVar[bool] = False  # whether each entry of the result is one of the first operand, or zero
     folds: ClassVar[bool] = False  # whether each entry of the first operand goes to one of the result, or to none
@@ -125,10 +125,10 @@ class Pointwise(Op):
     `jointly`: linear in all operands together.
     """
 
-    name: str  # type: ignore[misc]  # an instance field here, a class attribute elsewhere
+    name: str
     arity: int
     slopes: tuple[Slope, ...] = ()
-    flat: bool = False  # type: ignore[misc]  # an instance field here too
+    flat: bool = False
     singular: bool = False
     tame: Any = None  # tame(*operands): a singular op whose slopes are finite for these operands
     linear: tuple[bool, ...] = ()
@@ -254,10 +254,10 @@ def with_shapes(operands: tuple) -> tuple:
 STRUCTURAL: list[type] = []  # every class of structural or general op
 
 
-def catalogued(cls: type) -> type:
+def catalogued(cls: type[Op]) -> type[Op]:
     """Class decorator: list the op class in the catalogue that tests and docs walk."""
     STRUCTURAL.append(cls)
-    decompose.declare(cls.name, not _asks(cls))  # type: ignore[attr-defined]  # every op class has one
+    decompose.declare(cls.name, not _asks(cls))
     return cls
 
 
